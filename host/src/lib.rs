@@ -1,1 +1,4 @@
+//! Keyfob owns the lifecycle of OAuth access tokens so that no other service has to.
 
+pub mod model;
+pub mod settings;

@@ -1,0 +1,164 @@
+//! The durable record of a credential: its grant, its state, and what happened to it last.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::key::{ScopeSet, TokenKey};
+use super::secret::Secret;
+use super::time::UnixTime;
+use super::token::{Generation, ObtainedToken};
+
+/// Number a commit must match. Grows by one with every commit of a credential and never restarts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default, serde::Serialize)]
+#[serde(transparent)]
+pub struct Version(pub u64);
+
+/// One grant of one subject at one provider.
+#[derive(Clone, Default)]
+pub struct Credential {
+    /// The refresh token, where this credential has one.
+    pub refresh_token: Option<Secret<String>>,
+    /// Sealed values kept for the plugin.
+    pub held: Vec<(String, Secret<String>)>,
+    /// Plain values kept for the plugin.
+    pub memo: Vec<(String, String)>,
+    /// Whether it can be used.
+    pub state: CredentialState,
+    /// Set while a grant that may be single-use is being presented.
+    pub intent: Option<Intent>,
+    /// What was learned of the grant's rotation.
+    pub seen: Seen,
+    /// Keyed fingerprints of grants that were spent here: importing one again is refused.
+    pub spent: Vec<[u8; 32]>,
+    /// When the grant was handed over or last rotated.
+    pub grant_since: UnixTime,
+}
+
+/// Whether a credential can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CredentialState {
+    /// It can.
+    #[default]
+    Live,
+    /// Not before `until`: an operator or the issuer's rate limit asked for it.
+    Suspended {
+        /// When it is live again.
+        until: UnixTime,
+    },
+    /// The last presentation of its grant got no answer: it may be spent.
+    Uncertain {
+        /// Since when.
+        since: UnixTime,
+    },
+    /// Only a human or a new grant helps.
+    ReauthorizationRequired {
+        /// Since when.
+        since: UnixTime,
+        /// Why: `refused` or `lost_answer`.
+        cause: EndCause,
+    },
+    /// An operator ended it.
+    Revoked {
+        /// When.
+        at: UnixTime,
+    },
+}
+
+/// Why a credential needs a human.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndCause {
+    /// The issuer refused the grant.
+    Refused,
+    /// A single-use grant was presented and no answer came.
+    LostAnswer,
+}
+
+/// A note, made before a single-use grant leaves, that it is being spent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Intent {
+    /// Who is spending it.
+    pub owner: [u8; 16],
+    /// When it was made.
+    pub at: UnixTime,
+    /// When the attempt is provably over.
+    pub over_at: UnixTime,
+}
+
+/// What was learned of a grant's rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    /// A refresh succeeded and brought no new grant, or the same one.
+    pub stayed: bool,
+    /// A refresh brought a new grant.
+    pub rotated: bool,
+}
+
+/// A token as it is kept beside its credential.
+#[derive(Clone)]
+pub struct TokenRecord {
+    /// Which key it is for.
+    pub key: TokenKey,
+    /// The token.
+    pub token: ObtainedToken,
+    /// Its name.
+    pub generation: Generation,
+    /// Of the settings and secrets that made it: another makes it absent.
+    pub fingerprint: Fingerprint,
+}
+
+/// Keyed hash of everything of a provider that reaches the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// The longest a credential stays suspended by an issuer's word: a wrong `Retry-After` must not end it for a day.
+pub const SUSPENSION_MAX: Duration = Duration::from_secs(3600);
+
+// === impl CredentialState ===
+
+impl CredentialState {
+    /// As the admin interface writes it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspended { .. } => "suspended",
+            Self::Uncertain { .. } => "uncertain",
+            Self::ReauthorizationRequired { .. } => "reauthorization_required",
+            Self::Revoked { .. } => "revoked",
+        }
+    }
+}
+
+// === impl Credential ===
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("state", &self.state)
+            .field("has_grant", &self.refresh_token.is_some())
+            .field("intent", &self.intent)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl TokenRecord ===
+
+impl TokenRecord {
+    /// What the token may do.
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.token.scopes
+    }
+}
+
+impl fmt::Debug for TokenRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {:?}", self.generation, self.key)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{:02x}…", self.0[0], self.0[1])
+    }
+}
