@@ -7,6 +7,8 @@ pub mod contract;
 pub mod credential;
 pub mod error;
 pub mod event;
+pub mod flow;
+
 pub mod key;
 pub mod policy;
 pub mod secret;
