@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod key;
 pub mod policy;
+pub mod seal;
 pub mod secret;
 pub mod time;
 pub mod token;
