@@ -11,6 +11,7 @@ pub mod flow;
 
 pub mod key;
 pub mod policy;
+pub mod seal;
 pub mod secret;
 pub mod time;
 pub mod token;
