@@ -2,5 +2,5 @@
 
 pub mod keys;
 pub mod model;
-pub mod store;
 pub mod settings;
+pub mod store;

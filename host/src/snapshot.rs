@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::contract::{Needs, PolicyPlugin, ProviderPlugin, Rotation};
-use crate::model::credential::Fingerprint;
+use crate::model::credential::{Fingerprint, fingerprint};
 use crate::model::key::ProviderName;
-use crate::model::seal::{Rules, fingerprint};
+use crate::model::seal::Rules;
 use crate::model::secret::Secret;
 use crate::model::transport::Upstream;
 use crate::secrets::SecretReader;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+
 use super::secret::Secret;
 use super::time::UnixTime;
 
@@ -125,6 +127,16 @@ pub enum AfterLostAnswer {
 /// Keyed hash of everything of a provider that reaches the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
+
+/// A keyed hash of a secret (HMAC-SHA-256): tells equal values apart from others without keeping them.
+#[must_use]
+pub fn fingerprint(key: &Secret<[u8; 32]>, value: &Secret<String>) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
+    let tag = hmac::sign(&key, value.expose().as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(tag.as_ref());
+    bytes
+}
 
 /// The longest a credential stays suspended by an issuer's word: a wrong `Retry-After` must not end it for a day.
 pub const SUSPENSION_MAX: Duration = Duration::from_secs(3600);

@@ -56,6 +56,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
 impl fmt::Debug for KeptPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes instead of {}", self.component.len(), self.instead_of)
+        write!(
+            f,
+            "{} bytes instead of {}",
+            self.component.len(),
+            self.instead_of
+        )
     }
 }

@@ -50,18 +50,22 @@ impl Knowledge {
 
 pub(super) fn admit(credential: &Credential, plan: &Plan, now: UnixTime) -> Admission {
     match credential.state {
-        CredentialState::Revoked { .. } => {
-            Admission::Wait(Failure::reauthorize("revoked", "an operator revoked this credential"))
-        }
+        CredentialState::Revoked { .. } => Admission::Wait(Failure::reauthorize(
+            "revoked",
+            "an operator revoked this credential",
+        )),
         CredentialState::ReauthorizationRequired { cause, .. } => {
             let (code, detail) = match cause {
                 EndCause::Refused => ("refused", "the issuer refused the grant"),
-                EndCause::LostAnswer => ("lost_answer", "the grant was presented and no answer came"),
+                EndCause::LostAnswer => {
+                    ("lost_answer", "the grant was presented and no answer came")
+                }
             };
             Admission::Wait(Failure::reauthorize(code, detail))
         }
         CredentialState::Suspended { until } if until > now => Admission::Wait(
-            Failure::unavailable("suspended", "the credential is suspended").after(until.since(now)),
+            Failure::unavailable("suspended", "the credential is suspended")
+                .after(until.since(now)),
         ),
         CredentialState::Uncertain { since } => uncertain(since, credential.seen, plan, now),
         CredentialState::Live | CredentialState::Suspended { .. } => match credential.intent {
@@ -86,15 +90,24 @@ fn uncertain(since: UnixTime, seen: Seen, plan: &Plan, now: UnixTime) -> Admissi
     }
     if let Some(until) = plan.served_until.filter(|until| *until > now) {
         return Admission::Wait(
-            Failure::unavailable("uncertain", "the grant's last answer was lost; its token still lives")
-                .after(until.since(now)),
+            Failure::unavailable(
+                "uncertain",
+                "the grant's last answer was lost; its token still lives",
+            )
+            .after(until.since(now)),
         );
     }
     match (plan.after_lost_answer, knowledge) {
         (Some(AfterLostAnswer::Probe), _) | (None, Knowledge::Unknown) => Admission::Probe,
         _ => Admission::End(
-            CredentialState::ReauthorizationRequired { since: now, cause: EndCause::LostAnswer },
-            Failure::reauthorize("lost_answer", "a single-use grant was presented and no answer came"),
+            CredentialState::ReauthorizationRequired {
+                since: now,
+                cause: EndCause::LostAnswer,
+            },
+            Failure::reauthorize(
+                "lost_answer",
+                "a single-use grant was presented and no answer came",
+            ),
         ),
     }
 }

@@ -87,13 +87,19 @@ impl Failure {
     }
 
     pub(super) fn plugin(fault: &PluginFault) -> Self {
-        Self { plugin: true, ..Self::unavailable(fault.label(), fault.to_string()) }
+        Self {
+            plugin: true,
+            ..Self::unavailable(fault.label(), fault.to_string())
+        }
     }
 
     /// The plugin asked for what it may not have, or lied.
     pub(super) fn broken(detail: impl Into<String>) -> Self {
         let detail = PluginFault::Broken(detail.into()).to_string();
-        Self { plugin: true, ..Self::misconfigured("broken", detail) }
+        Self {
+            plugin: true,
+            ..Self::misconfigured("broken", detail)
+        }
     }
 
     pub(super) fn transport(fault: &TransportFault) -> Self {
@@ -101,7 +107,10 @@ impl Failure {
     }
 
     pub(super) fn unclear(status: u16) -> Self {
-        Self::unavailable("no_token", format!("the answer {status} held no token and no error"))
+        Self::unavailable(
+            "no_token",
+            format!("the answer {status} held no token and no error"),
+        )
     }
 
     pub(super) fn dead_on_arrival() -> Self {
@@ -110,13 +119,15 @@ impl Failure {
 
     /// `clean` takes out of the plugin's words whatever must not be read.
     pub(super) fn refusal(refusal: &Refusal, clean: impl Fn(&str) -> String) -> Self {
-        let words = |reason: &Reason| format!("{}: {}", clean(&reason.code), clean(&reason.message));
+        let words =
+            |reason: &Reason| format!("{}: {}", clean(&reason.code), clean(&reason.message));
         match refusal {
             Refusal::Reauthorize(reason) => Self::reauthorize("refused", words(reason)),
             Refusal::Misconfigured(reason) => Self::misconfigured("refused", words(reason)),
-            Refusal::Transient { reason, after } => {
-                Self { after: *after, ..Self::unavailable("transient", words(reason)) }
-            }
+            Refusal::Transient { reason, after } => Self {
+                after: *after,
+                ..Self::unavailable("transient", words(reason))
+            },
             Refusal::RateLimited { after, scope } => Self {
                 after: *after,
                 scope: match scope {

@@ -22,13 +22,16 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::contract::{Call, Cause, HttpRequest, PluginFault, Reason, Refusal, Reply, Rotation, Step};
+use super::backoff;
+use super::contract::{
+    Call, Cause, HttpRequest, Limited, PluginFault, Reason, Refusal, Reply, Rotation, Step,
+};
 use super::credential::{
-    AfterLostAnswer, CommitFault, Credential, CredentialState, EndCause, Intent, Stored, Unreachable,
-    Version,
+    AfterLostAnswer, CommitFault, Credential, CredentialState, EndCause, Intent, Stored,
+    Unreachable, Version, fingerprint,
 };
 use super::key::TokenKey;
-use super::seal::{Completeness, Rules, Settled, Vault, fingerprint};
+use super::seal::{Completeness, Rules, Settled, Vault, Violation};
 use super::secret::Secret;
 use super::time::UnixTime;
 use super::token::ObtainedToken;
@@ -168,9 +171,19 @@ struct Core {
 enum State {
     Leasing,
     Consulting,
-    Marking { request: HttpRequest, outgoing: OutgoingRequest },
-    Sending { request: HttpRequest, with_grant: bool },
-    Recording { change: Change, tries: u32, then: Then },
+    Marking {
+        request: HttpRequest,
+        outgoing: OutgoingRequest,
+    },
+    Sending {
+        request: HttpRequest,
+        with_grant: bool,
+    },
+    Recording {
+        change: Change,
+        tries: u32,
+        then: Then,
+    },
     Landed,
 }
 
@@ -212,7 +225,13 @@ impl Flow {
             rotated_here: false,
             probing: false,
         };
-        (Self { core, state: State::Leasing }, Effect::Lease)
+        (
+            Self {
+                core,
+                state: State::Leasing,
+            },
+            Effect::Lease,
+        )
     }
 
     /// What the plugin is asked.
@@ -230,9 +249,9 @@ impl Flow {
         let Self { core, state } = self;
         match (state, input) {
             (State::Leasing, Input::Leased(Ok(stored))) => core.begin(stored, now),
-            (State::Leasing, Input::Leased(Err(Unreachable(detail)))) => {
-                core.fail(Failure::unavailable("store", format!("the store: {detail}")))
-            }
+            (State::Leasing, Input::Leased(Err(Unreachable(detail)))) => core.fail(
+                Failure::unavailable("store", format!("the store: {detail}")),
+            ),
             (State::Consulting, Input::Consulted(Ok(Ok(step)))) => core.step(step, now),
             (State::Consulting, Input::Consulted(Ok(Err(refusal)))) => core.refused(refusal, now),
             (State::Consulting, Input::Consulted(Err(fault))) => core.fail(Failure::plugin(&fault)),
@@ -242,15 +261,20 @@ impl Flow {
             (State::Marking { .. }, Input::Recorded(Err(CommitFault::Conflict))) => {
                 core.land(Landing::Superseded { orphan: None })
             }
-            (State::Marking { .. }, Input::Recorded(Err(CommitFault::Unreachable(detail)))) => {
-                core.fail(Failure::unavailable(
+            (State::Marking { .. }, Input::Recorded(Err(CommitFault::Unreachable(detail)))) => core
+                .fail(Failure::unavailable(
                     "store",
-                    format!("a grant that may be single-use is not presented without a store: {detail}"),
-                ))
-            }
-            (State::Sending { request, with_grant }, Input::Delivered(delivery)) => {
-                core.delivered(request, with_grant, delivery, now)
-            }
+                    format!(
+                        "a grant that may be single-use is not presented without a store: {detail}"
+                    ),
+                )),
+            (
+                State::Sending {
+                    request,
+                    with_grant,
+                },
+                Input::Delivered(delivery),
+            ) => core.delivered(request, with_grant, delivery, now),
             (State::Recording { then, .. }, Input::Recorded(Ok(version))) => {
                 core.at(version).resume(then)
             }
@@ -258,7 +282,11 @@ impl Flow {
                 core.superseded()
             }
             (
-                State::Recording { change, tries, then },
+                State::Recording {
+                    change,
+                    tries,
+                    then,
+                },
                 Input::Recorded(Err(CommitFault::Unreachable(detail))),
             ) => core.record_again(change, tries + 1, then, &detail),
             _ => core.fail(Failure::internal("the refresh was driven out of order")),
@@ -283,8 +311,10 @@ impl Core {
             }
         }
         let credential = &self.stored.credential;
-        self.call.refresh_token =
-            credential.refresh_token.as_ref().map(|grant| self.vault.seal_grant(grant));
+        self.call.refresh_token = credential
+            .refresh_token
+            .as_ref()
+            .map(|grant| self.vault.seal_grant(grant));
         self.call.held = credential
             .held
             .iter()
@@ -296,16 +326,24 @@ impl Core {
 
     fn consult(self) -> Advanced {
         if self.replies.len() > STEPS_MAX {
-            return self.fail(Failure::broken(format!("it asked for more than {STEPS_MAX} steps")));
+            return self.fail(Failure::broken(format!(
+                "it asked for more than {STEPS_MAX} steps"
+            )));
         }
-        (Flow { core: self, state: State::Consulting }, Effect::Consult)
+        (
+            Flow {
+                core: self,
+                state: State::Consulting,
+            },
+            Effect::Consult,
+        )
     }
 
     fn step(mut self, step: Step, now: UnixTime) -> Advanced {
         match step {
             Step::Send(request) => match self.vault.write(&request) {
                 Ok(outgoing) => self.mark_or_send(request, outgoing, now),
-                Err(violation) => self.fail(Failure::broken(violation.to_string())),
+                Err(violation) => self.violated(&violation),
             },
             // Signing is arithmetic: it is done here, with a key that stays in the vault.
             Step::Sign(request) => match self.vault.sign(&request, now) {
@@ -313,22 +351,23 @@ impl Core {
                     self.replies.push(Reply::Signed(signature));
                     self.consult()
                 }
-                Err(violation) => self.fail(Failure::broken(violation.to_string())),
+                Err(violation) => self.violated(&violation),
             },
             Step::Done(set) => {
                 let Some(sent_at) = self.sent_at else {
                     return self.fail(Failure::broken("it finished before anything was sent"));
                 };
                 let plan = &self.plan;
-                match self.vault.settle(&set, &plan.key.scopes, sent_at, plan.default_lifetime) {
+                match self
+                    .vault
+                    .settle(&set, &plan.key.scopes, sent_at, plan.default_lifetime)
+                {
                     Ok(settled) if settled.token.expires <= now => {
                         self.fail(Failure::dead_on_arrival())
                     }
                     Ok(settled) => self.settle(settled, now),
-                    Err(violation) if violation.is_dead_on_arrival() => {
-                        self.fail(Failure::dead_on_arrival())
-                    }
-                    Err(violation) => self.fail(Failure::broken(violation.to_string())),
+                    Err(Violation::DeadOnArrival) => self.fail(Failure::dead_on_arrival()),
+                    Err(violation) => self.violated(&violation),
                 }
             }
         }
@@ -346,7 +385,9 @@ impl Core {
         }
         if self.rotated_here {
             // A rotated grant presented again in one flow would be a second rotation that nobody asked for.
-            return self.fail(Failure::broken("it presented the grant that this flow brought back"));
+            return self.fail(Failure::broken(
+                "it presented the grant that this flow brought back",
+            ));
         }
         self.stored.credential.intent = Some(Intent {
             owner: self.plan.owner,
@@ -354,12 +395,27 @@ impl Core {
             over_at: self.plan.deadline.plus(INTENT_SLACK),
         });
         let record = self.record_of(Change::Intent, 0);
-        (Flow { core: self, state: State::Marking { request, outgoing } }, Effect::Mark(record))
+        (
+            Flow {
+                core: self,
+                state: State::Marking { request, outgoing },
+            },
+            Effect::Mark(record),
+        )
     }
 
     fn send(self, request: HttpRequest, outgoing: OutgoingRequest) -> Advanced {
         let with_grant = outgoing.carries_grant;
-        (Flow { core: self, state: State::Sending { request, with_grant } }, Effect::Send(outgoing))
+        (
+            Flow {
+                core: self,
+                state: State::Sending {
+                    request,
+                    with_grant,
+                },
+            },
+            Effect::Send(outgoing),
+        )
     }
 
     /// What came back decides (DESIGN 8a.4).
@@ -377,7 +433,10 @@ impl Core {
                 return self.intent_over(Then::Land(Landing::Failed(failure)));
             }
             Delivery::NotSent(fault) => {
-                let reason = Reason { code: fault.kind.label().into(), message: fault.detail };
+                let reason = Reason {
+                    code: fault.kind.label().into(),
+                    message: fault.detail,
+                };
                 self.replies.push(Reply::Unreached(reason));
                 return self.consult();
             }
@@ -389,15 +448,20 @@ impl Core {
         self.sent_at = Some(answer.sent_at);
         let opened = match self.vault.read(&request, &answer) {
             Ok(opened) => opened,
-            Err(violation) if with_grant => {
-                return self.in_doubt(Failure::broken(violation.to_string()), now);
+            Err(violation) => {
+                let failure = self.broken(&violation);
+                // A grant that came with an answer nobody should read is a grant all the same.
+                return match self.vault.captured_grant().cloned() {
+                    Some(grant) => self.adopt(grant, Then::Land(Landing::Failed(failure)), now),
+                    None if with_grant => self.in_doubt(failure, now),
+                    None => self.fail(failure),
+                };
             }
-            Err(violation) => return self.fail(Failure::broken(violation.to_string())),
         };
         let status = opened.response.status;
         self.replies.push(Reply::Response(opened.response));
         match (opened.grant, opened.verdict) {
-            (Some(grant), _) => self.adopt(grant, now),
+            (Some(grant), _) => self.adopt(grant, Then::Consult, now),
             (None, Completeness::Token) if with_grant => {
                 let credential = &mut self.stored.credential;
                 let learned = !credential.seen.stayed || credential.state != CredentialState::Live;
@@ -418,29 +482,21 @@ impl Core {
     }
 
     /// A new grant is recorded before anything can spoil it.
-    fn adopt(mut self, grant: Secret<String>, now: UnixTime) -> Advanced {
+    fn adopt(mut self, grant: Secret<String>, then: Then, now: UnixTime) -> Advanced {
         let credential = &mut self.stored.credential;
-        let change = match credential.refresh_token.take() {
-            Some(old) if old.same_as(&grant) => {
-                credential.seen.stayed = true;
-                Change::Intent
-            }
-            old => {
-                if let Some(old) = old {
-                    credential.seen.rotated = true;
-                    credential.spent.push(fingerprint(&self.plan.spent_key, &old));
-                    let surplus = credential.spent.len().saturating_sub(SPENT_MAX);
-                    credential.spent.drain(..surplus);
-                }
-                credential.grant_since = now;
-                self.rotated_here = true;
-                Change::Rotated
-            }
-        };
-        credential.refresh_token = Some(grant);
+        if let Some(old) = credential.refresh_token.replace(grant) {
+            credential.seen.rotated = true;
+            credential
+                .spent
+                .push(fingerprint(&self.plan.spent_key, &old));
+            let surplus = credential.spent.len().saturating_sub(SPENT_MAX);
+            credential.spent.drain(..surplus);
+        }
+        credential.grant_since = now;
         credential.state = CredentialState::Live;
         credential.intent = None;
-        self.persist(change, Then::Consult)
+        self.rotated_here = true;
+        self.persist(Change::Rotated, then)
     }
 
     /// The attempt is over and the grant is as it was.
@@ -465,7 +521,10 @@ impl Core {
                 Failure::reauthorize("lost_answer", "the probe's answer was lost too")
             }
             _ => {
-                if !matches!(self.stored.credential.state, CredentialState::Uncertain { .. }) {
+                if !matches!(
+                    self.stored.credential.state,
+                    CredentialState::Uncertain { .. }
+                ) {
                     self.stored.credential.state = CredentialState::Uncertain { since: now };
                 }
                 failure
@@ -476,13 +535,25 @@ impl Core {
     }
 
     fn refused(mut self, refusal: Refusal, now: UnixTime) -> Advanced {
-        let failure = Failure::refusal(&refusal, |text| self.vault.filter(text, failure::WORDS_MAX_BYTES));
+        let failure = Failure::refusal(&refusal, |text| {
+            self.vault.filter(text, failure::WORDS_MAX_BYTES)
+        });
         let had_grant = self.call.refresh_token.is_some();
         match refusal {
             Refusal::Reauthorize(_) if had_grant && !self.rotated_here => {
                 self.stored.credential.state = CredentialState::ReauthorizationRequired {
                     since: now,
                     cause: EndCause::Refused,
+                };
+                self.persist(Change::State, Then::Land(Landing::Failed(failure)))
+            }
+            Refusal::RateLimited {
+                after,
+                scope: Limited::Grant,
+            } if had_grant => {
+                let pause = backoff::clamp(after.unwrap_or_default());
+                self.stored.credential.state = CredentialState::Suspended {
+                    until: now.plus(pause),
                 };
                 self.persist(Change::State, Then::Land(Landing::Failed(failure)))
             }
@@ -521,8 +592,25 @@ impl Core {
         self.persist(Change::Kept, landing)
     }
 
+    fn violated(self, violation: &Violation) -> Advanced {
+        let failure = self.broken(violation);
+        self.fail(failure)
+    }
+
+    /// What the plugin did wrong, and the line that would allow it where there is one.
+    fn broken(&self, violation: &Violation) -> Failure {
+        match violation.fix(&self.plan.key.credential.provider) {
+            Some(line) => Failure::broken(format!("{violation}; to grant it: {line}")),
+            None => Failure::broken(violation.to_string()),
+        }
+    }
+
     fn knowledge(&self) -> Knowledge {
-        Knowledge::of(self.plan.rotation, self.plan.grace, self.stored.credential.seen)
+        Knowledge::of(
+            self.plan.rotation,
+            self.plan.grace,
+            self.stored.credential.seen,
+        )
     }
 
     fn record_of(&self, change: Change, tries: u32) -> Record {
@@ -537,7 +625,14 @@ impl Core {
     fn persist(self, change: Change, then: Then) -> Advanced {
         let record = self.record_of(change, 0);
         (
-            Flow { core: self, state: State::Recording { change, tries: 0, then } },
+            Flow {
+                core: self,
+                state: State::Recording {
+                    change,
+                    tries: 0,
+                    then,
+                },
+            },
             Effect::Persist(record),
         )
     }
@@ -548,13 +643,26 @@ impl Core {
             return self.fail(failure);
         }
         let record = self.record_of(change, tries);
-        (Flow { core: self, state: State::Recording { change, tries, then } }, Effect::Persist(record))
+        (
+            Flow {
+                core: self,
+                state: State::Recording {
+                    change,
+                    tries,
+                    then,
+                },
+            },
+            Effect::Persist(record),
+        )
     }
 
     /// Somebody committed while this flow ran: theirs stands.
     fn superseded(mut self) -> Advanced {
-        let orphan =
-            if self.rotated_here { self.stored.credential.refresh_token.take() } else { None };
+        let orphan = if self.rotated_here {
+            self.stored.credential.refresh_token.take()
+        } else {
+            None
+        };
         self.land(Landing::Superseded { orphan })
     }
 
@@ -575,6 +683,12 @@ impl Core {
     }
 
     fn land(self, landing: Landing) -> Advanced {
-        (Flow { core: self, state: State::Landed }, Effect::Land(landing))
+        (
+            Flow {
+                core: self,
+                state: State::Landed,
+            },
+            Effect::Land(landing),
+        )
     }
 }
