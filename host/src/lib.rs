@@ -1,4 +1,9 @@
 //! Keyfob owns the lifecycle of OAuth access tokens so that no other service has to.
 
+pub mod cache;
+pub mod flight;
+pub mod gate;
 pub mod model;
+//S
 pub mod settings;
+mod shim;
