@@ -4,6 +4,6 @@ pub mod cache;
 pub mod flight;
 pub mod gate;
 pub mod model;
-//S
+pub mod schedule;
 pub mod settings;
 mod shim;

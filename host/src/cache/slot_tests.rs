@@ -1,7 +1,6 @@
 //! What a slot promises, in order and, under the model checker, in every order.
 
 use super::*;
-use crate::model::error::{Correlation, ErrorKind};
 use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant};
 
 const START: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -40,6 +39,7 @@ fn token(value: &str, issued: u64, expires: u64) -> ObtainedToken {
 #[cfg(not(feature = "model-check"))]
 mod in_order {
     use super::*;
+    use crate::model::error::{Correlation, ErrorKind};
 
     fn publish(slot: &Slot, value: &str, issued: u64, expires: u64) -> Arc<AccessToken> {
         slot.publish(slot.era(), &token(value, issued, expires), at(issued))
@@ -192,6 +192,7 @@ mod in_order {
 
 #[cfg(feature = "model-check")]
 mod in_every_order {
+    use shuttle::rand::{Rng, thread_rng};
     use shuttle::thread;
 
     use super::*;
@@ -253,7 +254,7 @@ mod in_every_order {
                 let closer = {
                     let slot = Arc::clone(&slot);
                     thread::spawn(move || {
-                        if shuttle::rand::random() {
+                        if thread_rng().gen_bool(0.5) {
                             slot.close()
                         } else {
                             slot.withdraw()
