@@ -2,22 +2,24 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Cache, CoarseClock, PolicyEpoch, Slot};
-use crate::flight::{Flights, Gates};
+use crate::flight::Flights;
+use crate::gate::Gates;
 use crate::model::contract::PolicyPlugin;
-use crate::model::error::{Correlation, Error};
+use crate::model::error::{Correlation, Error, ErrorKind, Retry};
 use crate::model::event::{Event, Observer};
 use crate::model::key::{CredentialKey, ProviderName};
 use crate::model::secret::Secret;
 use crate::model::time::{Clock, UnixTime};
 use crate::model::token::{AccessToken, SlotId};
 use crate::observe::{Metrics, Timeline};
-use crate::schedule::{Lane, Wheel};
+use crate::refresh;
+use crate::schedule::{Budget, Budgets, Refresher, Scheduler};
 use crate::secrets::SecretReader;
 use crate::snapshot::{Provider, Snapshot};
 use crate::store::Store;
@@ -47,9 +49,9 @@ pub(crate) struct Core {
     pub(crate) cache: Cache,
     pub(crate) flights: Flights<SlotId, Landed>,
     pub(crate) gates: Gates<CredentialKey>,
-    /// What bounds each provider's refreshes; outlives swaps. Not held across an await.
-    pub(crate) lanes: Mutex<HashMap<ProviderName, Arc<Lane>>>,
-    pub(crate) wheel: Wheel,
+    /// What each provider can take; outlives swaps.
+    pub(crate) budgets: Budgets,
+    pub(crate) scheduler: Scheduler,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) seeds: Seeds,
@@ -90,6 +92,7 @@ pub(crate) struct Given {
 
 impl Core {
     pub(crate) fn new(given: Given) -> Arc<Self> {
+        let scheduler = Scheduler::new(given.clock.now());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             coarse: given.coarse,
@@ -104,10 +107,10 @@ impl Core {
             changing: tokio::sync::Mutex::default(),
             epoch: PolicyEpoch::default(),
             cache: given.cache,
-            flights: Flights::new(),
-            gates: Gates::new(),
-            lanes: Mutex::default(),
-            wheel: Wheel::new(),
+            flights: flights(me.clone()),
+            gates: Gates::default(),
+            budgets: Budgets::new(scheduler.freed()),
+            scheduler,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             correlations: AtomicU64::new(given.seeds.node),
@@ -147,13 +150,9 @@ impl Core {
         Correlation(self.correlations.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What bounds this provider's refreshes.
-    pub(crate) fn lane(&self, provider: &Provider) -> Arc<Lane> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes
-            .entry(provider.settings.name.clone())
-            .or_insert_with(|| Arc::new(Lane::new(provider.settings.refresh.concurrency)));
-        lane.clone()
+    /// What this provider can take.
+    pub(crate) fn budget(&self, provider: &Provider) -> Arc<Budget> {
+        self.budgets.of(&provider.settings.name, provider.settings.refresh.concurrency)
     }
 
     /// Slots that hold or held tokens of one provider.
@@ -162,4 +161,24 @@ impl Core {
         slots.retain(|slot| slot.key().credential.provider == *provider);
         slots
     }
+}
+
+impl Refresher for Core {
+    fn room(&self, provider: &ProviderName) -> usize {
+        self.provider(provider).map_or(0, |provider| self.budget(&provider).room(self.now()))
+    }
+}
+
+/// Flights whose waiters are told when the task that led them is gone.
+fn flights(core: Weak<Core>) -> Flights<SlotId, Landed> {
+    Flights::new(move || {
+        let correlation = core.upgrade().map_or(Correlation(0), |core| core.correlation());
+        Err(Error::new(
+            ErrorKind::Internal,
+            Retry::After(refresh::ABORTED_PAUSE),
+            "Keyfob failed: see the operator's log",
+            "the refresh ended without a result",
+            correlation,
+        ))
+    })
 }

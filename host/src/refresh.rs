@@ -19,13 +19,15 @@ use crate::model::freshness::{self, Ahead, Life, Plan as RenewalPlan};
 use crate::model::key::TokenKey;
 use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
-use crate::model::token::{AccessToken, Generation, ObtainedToken};
+use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId};
 use crate::model::transport::{Delivery, OutgoingRequest};
-use crate::schedule::Priority;
+use crate::schedule::{Lane, Load, NoTicket};
 use crate::snapshot::Provider;
 
 /// How often a flight starts over because the provider's settings changed, or the credential was replaced, under it.
 const RESTARTS_MAX: usize = 2;
+/// When to ask again after a refresh that vanished: at once would find the same fault.
+pub(crate) const ABORTED_PAUSE: Duration = Duration::from_secs(1);
 /// Between two tries of a commit that the store did not answer.
 const RECORD_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,7 +45,7 @@ pub(crate) fn join(core: &Arc<Core>, slot: &Pin, want: Want) -> Result<Follow<La
     if core.stop.is_cancelled() {
         return Err(closing(core));
     }
-    match core.flights.join(slot.id()) {
+    match core.flights.join(&slot.id()) {
         Joined::Follow(follow) => Ok(follow),
         Joined::Full => Err(Error::new(
             ErrorKind::Unavailable,
@@ -61,17 +63,6 @@ pub(crate) fn join(core: &Arc<Core>, slot: &Pin, want: Want) -> Result<Follow<La
     }
 }
 
-/// What a waiter gets when a flight vanishes: a panic, or the end of the process.
-pub(crate) fn aborted(core: &Core) -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        Retry::After(Duration::from_secs(1)),
-        "Keyfob failed: see the operator's log",
-        "the refresh ended without a result",
-        core.correlation(),
-    )
-}
-
 fn closing(core: &Core) -> Error {
     Error::new(
         ErrorKind::Unavailable,
@@ -82,7 +73,7 @@ fn closing(core: &Core) -> Error {
     )
 }
 
-async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<Landed>) {
+async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<SlotId, Landed>) {
     let now = core.now();
     // Whoever joined may have looked at the slot before the last flight landed.
     if let Ok(token) = slot.servable(now)
@@ -95,7 +86,6 @@ async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<Landed>) {
     {
         return lead.land(Err(error));
     }
-    let lead = lead.or_else(Err(aborted(&core)));
     let key = slot.key().clone();
     core.emit(&Event::RefreshStarted { key: key.clone(), cause: want.cause });
     let mut landed = Attempt::Again;
@@ -143,23 +133,28 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     };
     let now = core.now();
     let deadline = now.plus(provider.settings.refresh.timeout);
-    let lane = core.lane(&provider);
-    if let Some(until) = lane.blocked_until(now) {
-        return Attempt::Failed(rate_limited(until.since(now)));
-    }
-    let priority = match want.cause {
-        Cause::Expiring => Priority::Ahead,
-        Cause::First | Cause::Rejected | Cause::Operator => Priority::Waiting,
+    let budget = core.budget(&provider);
+    let lane = match want.cause {
+        Cause::Expiring => Lane::Ahead,
+        Cause::First | Cause::Rejected | Cause::Operator => Lane::Waiting,
     };
+    let ends = slot.current().map_or(now, |token| token.expires());
     let patience = provider.settings.refresh.timeout;
-    let Ok(ticket) = tokio::time::timeout(patience, lane.enter(priority)).await else {
-        return Attempt::Failed(Failure::unavailable(
-            "concurrency",
-            "as many refreshes of this provider ran as may run at once",
-        ));
+    let ticket = match tokio::time::timeout(patience, budget.ticket(slot.id(), lane, ends, now)).await {
+        Ok(Ok(ticket)) => ticket,
+        Ok(Err(NoTicket::Paused { until })) => {
+            return Attempt::Failed(rate_limited(until.since(now)));
+        }
+        Ok(Err(NoTicket::Full)) | Err(_) => {
+            return Attempt::Failed(Failure::unavailable(
+                "concurrency",
+                "as many refreshes of this provider ran or waited as may",
+            ));
+        }
     };
+    let began = core.now();
     let left = deadline.since(core.now());
-    let Ok(gate) = tokio::time::timeout(left, core.gates.enter(&key.credential)).await else {
+    let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await else {
         return Attempt::Failed(Failure::unavailable(
             "gate",
             "another refresh of this credential took all the time there was",
@@ -167,13 +162,14 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     };
     let landing = drive(core, &provider, slot, want, deadline).await;
     drop(gate);
-    drop(ticket);
+    let ended = core.now();
+    ticket.finish(ended.since(began), load_of(&landing), ended);
     match landing {
         Landing::Renewed(token) => publish(core, slot, era, &token),
         Landing::Failed(failure) => {
             if failure.scope == FailureScope::Client {
                 let delay = failure.after.map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
-                lane.block_until(core.now().plus(delay));
+                budget.pause(ended.plus(delay));
             }
             Attempt::Failed(failure)
         }
@@ -183,6 +179,19 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
             }
             Attempt::Again
         }
+    }
+}
+
+/// How the provider took it: what its word or its silence says about our pace.
+fn load_of(landing: &Landing) -> Load {
+    match landing {
+        Landing::Failed(failure)
+            if failure.scope == FailureScope::Client
+                || matches!(failure.label, "rate_limited" | "timeout") =>
+        {
+            Load::TooMuch
+        }
+        Landing::Failed(_) | Landing::Renewed(_) | Landing::Superseded { .. } => Load::Fine,
     }
 }
 
@@ -203,7 +212,6 @@ async fn drive(
         Ok(plan) => plan,
         Err(failure) => return Landing::Failed(failure),
     };
-    let lane = core.lane(provider);
     let (mut flow, mut effect) = Flow::new(plan, core.now());
     loop {
         let input = match effect {
@@ -216,11 +224,7 @@ async fn drive(
                 Input::Consulted(answer)
             }
             Effect::Send(request) => {
-                let delivery = send(core, provider, request, deadline).await;
-                if let Delivery::Answered(answer) = &delivery {
-                    lane.answered_in(answer.took);
-                }
-                Input::Delivered(delivery)
+                Input::Delivered(send(core, provider, request, deadline).await)
             }
             Effect::Mark(record) | Effect::Persist(record) => {
                 Input::Recorded(commit(core, key, record).await)
@@ -355,20 +359,21 @@ fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt
 }
 
 /// Draws when this slot's token is renewed, and files it with the scheduler.
-pub(crate) fn plan_renewal(core: &Core, slot: &Slot, token: &AccessToken) {
+pub(crate) fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
     let Some(provider) = core.provider(&slot.key().credential.provider) else { return };
     let refresh = &provider.settings.refresh;
     let plan = RenewalPlan::new(
         Life { issued: token.issued(), expires: token.expires() },
         Ahead { share: refresh.ahead, at_most: refresh.max_ahead },
-        core.lane(&provider).latency_p95(),
+        core.budget(&provider).latency_p95(),
         freshness::draw(core.seeds.node, slot.key().hash_word(), token.generation().number()),
         slot.stalled(),
     );
     if let Some(plan) = plan {
-        slot.set_due(plan.due);
         if plan.scheduled {
-            core.wheel.insert(plan.due, slot.id());
+            core.scheduler.file(slot.slot(), plan.due);
+        } else {
+            slot.set_due(plan.due);
         }
     }
 }
@@ -376,7 +381,7 @@ pub(crate) fn plan_renewal(core: &Core, slot: &Slot, token: &AccessToken) {
 /// Remembers a failure, so that callers meet it and not the issuer.
 fn fail(
     core: &Core,
-    slot: &Slot,
+    slot: &Pin,
     failure: Failure,
     now: UnixTime,
 ) -> (Landed, RefreshOutcome) {
@@ -394,8 +399,7 @@ fn fail(
     slot.remember_failure(error.clone(), until);
     // While a token is served, the scheduler tries again; without one, the next caller does.
     if slot.servable(until).is_ok() {
-        slot.set_due(until);
-        core.wheel.insert(until, slot.id());
+        core.scheduler.file(slot.slot(), until);
     }
     let outcome = RefreshOutcome::Failed {
         kind: failure.kind,

@@ -41,7 +41,7 @@ impl Broker {
                 .iter()
                 .filter(|slot| slot.current().is_some_and(|token| token.expires() > now))
                 .count(),
-            flights: core.lane(provider).running(),
+            flights: core.budget(provider).load().0,
             required: provider.settings.required,
             ready: self.is_ready(name, provider),
             last_error: slots
@@ -95,7 +95,7 @@ impl Broker {
             generation: current.as_ref().map(|token| token.generation().number()),
             expires_at: current.as_ref().map(|token| token.expires().as_secs()),
             refresh_at: slot.as_ref().and_then(|slot| due_of(slot)).map(|at| at.as_secs()),
-            refreshing: slot.as_ref().is_some_and(|slot| core.flights.is_flying(slot.id())),
+            refreshing: slot.as_ref().is_some_and(|slot| core.flights.in_air(&slot.id())),
             failures: slot.as_ref().map_or(0, |slot| slot.attempts()),
             last_error: slot
                 .as_ref()

@@ -220,9 +220,12 @@ impl Broker {
             return Err(error);
         }
         let follow = refresh::join(core, slot, want)?;
-        let patience = core
-            .provider(&slot.key().credential.provider)
-            .map_or(Duration::ZERO, |provider| provider.settings.refresh.timeout);
+        let provider = core.provider(&slot.key().credential.provider);
+        let patience = provider.as_ref().map_or(Duration::ZERO, |p| p.settings.refresh.timeout);
+        if let Some(provider) = provider {
+            // The flight may have been started when nobody waited.
+            core.budget(&provider).hurry(slot.id());
+        }
         match tokio::time::timeout(patience, follow.wait()).await {
             Ok(landed) => landed,
             Err(_) => Err(Error::new(

@@ -7,16 +7,16 @@ use futures_util::future::join_all;
 
 use super::status::{BrokerSettings, StartError};
 use super::{Broker, SetupMistake};
-use crate::cache::{Cache, CacheLimits};
+use crate::cache::{Cache, CacheLimits, CoarseClock};
 use crate::core::{Core, Given, Seeds};
 use crate::model::contract::{Cause, PolicyPlugin, ProviderPlugin};
 use crate::model::event::{Event, Observer};
 use crate::model::key::{CredentialKey, ProviderName, Tenant, TokenKey};
 use crate::model::secret::Secret;
-use crate::model::time::{Clock, SystemClock};
-use crate::observe::{Metrics, Timeline, Tracing};
+use crate::model::policy::Principal;
+use crate::model::time::{Clock, SystemClock, UnixTime};
+use crate::observe::{Fanout, Metrics, Timeline, Tracing};
 use crate::refresh::{self, Want};
-use crate::schedule;
 use crate::secrets::{Environment, SecretReader};
 use crate::settings::{PluginSource, ProviderSettings};
 use crate::snapshot::{Provider, Snapshot, fingerprint_of};
@@ -29,6 +29,7 @@ use crate::wasm::{Catalog, LoadedPlugin, Runtime};
 pub struct Builder {
     settings: BrokerSettings,
     clock: Arc<dyn Clock>,
+    coarse: CoarseClock,
     observers: Vec<Arc<dyn Observer>>,
     environment: Environment,
     store: Arc<dyn Store>,
@@ -42,6 +43,7 @@ impl Default for Builder {
         Self {
             settings: BrokerSettings::default(),
             clock: Arc::new(SystemClock),
+            coarse: CoarseClock::Kernel,
             observers: Vec::new(),
             environment: Arc::new(|_| None),
             store: Arc::new(MemoryStore::new()),
@@ -54,6 +56,7 @@ impl Builder {
     /// Tells the time; the system's clock unless given.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.coarse = CoarseClock::Exact(clock.clone());
         self.clock = clock;
         self
     }
@@ -129,22 +132,24 @@ impl Builder {
         let mut observers: Vec<Arc<dyn Observer>> =
             vec![Arc::new(Tracing), metrics.clone(), timeline.clone()];
         observers.extend(self.observers);
-        let core = Arc::new(Core::new(Given {
+        let observer: Arc<dyn Observer> = Arc::new(Fanout::new(observers));
+        let core = Core::new(Given {
+            coarse: self.coarse,
             clock: self.clock,
-            observers,
+            observer: observer.clone(),
             metrics,
             timeline,
             store: self.store,
             secrets: parts.secrets,
             catalog: parts.catalog,
-            cache: Cache::new(self.limits),
+            cache: Cache::new(self.limits, observer),
             snapshot,
             seeds: Seeds {
                 node: u64::from_le_bytes(*node.first_chunk().unwrap_or(&[0; 8])),
                 fingerprints: parts.fingerprints,
             },
-        }));
-        core.tracker.spawn(schedule::run(core.clone()));
+        });
+        core.tracker.spawn(renew(core.clone()));
         let broker = Broker(core);
         broker.obtain_required();
         Ok(broker)
@@ -183,7 +188,8 @@ impl Broker {
             }
         };
         for (name, provider) in &next.providers {
-            core.lane(provider).resize(provider.settings.refresh.concurrency);
+            // Takes the new limit.
+            core.budget(provider);
             let same = old.providers.get(name).is_some_and(|p| p.fingerprint == provider.fingerprint);
             if !same {
                 previous.providers.remove(name);
@@ -211,10 +217,13 @@ impl Broker {
                 continue;
             }
             let now = core.now();
-            if let Ok(slot) = core.cache.slot_for_host(&required_key(name, provider), now)
-                && slot.current().is_none()
-            {
-                super::nudge(core, &slot, Want { cause: Cause::First, seen: None }, now);
+            let host = Principal::new("keyfob", Tenant::default(), Vec::new());
+            let slot = core.cache.slot_or_insert(&required_key(name, provider), &host, now);
+            if let Some(pin) = slot.ok().and_then(|slot| slot.pin()) {
+                pin.permit(core.epoch.current(), UnixTime::MAX);
+                if pin.current().is_none() {
+                    super::nudge(core, &pin, Want { cause: Cause::First, seen: None }, now);
+                }
             }
         }
     }
@@ -229,6 +238,15 @@ impl Broker {
         self.0.tracker.close();
         // What does not land in time is dropped with the runtime; its waiters are told.
         let _ = tokio::time::timeout(drain, self.0.tracker.wait()).await;
+    }
+}
+
+/// Wakes what is due until the broker stops.
+async fn renew(core: Arc<Core>) {
+    let run = core.scheduler.run(core.clone(), core.clock.clone(), core.epoch.clone());
+    tokio::select! {
+        () = core.stop.cancelled() => {}
+        () = run => {}
     }
 }
 

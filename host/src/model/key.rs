@@ -1,6 +1,7 @@
 //! Names: who a token is for and what it may do. Parsed once, compared whole.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// The longest name of a tenant, provider, caller or subject, in bytes: they are metric labels, map keys and rows.
@@ -59,6 +60,18 @@ pub struct TokenKey {
     pub audience: Option<Audience>,
     /// What it may do; empty lets the server choose.
     pub scopes: ScopeSet,
+}
+
+// === impl TokenKey ===
+
+impl TokenKey {
+    /// A number that differs between keys and is the same in every process that reads the same seed: for jitter, not for
+    /// maps.
+    pub fn hash_word(&self) -> u64 {
+        let mut hasher = foldhash::quality::FixedState::default().build_hasher();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 macro_rules! name {
