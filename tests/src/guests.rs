@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use wasm_encoder::{
-    Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
-    ComponentInstanceSection, ComponentTypeRef, ComponentTypeSection, EntityType, ImportSection,
-    InstanceType, Module, TypeSection,
+    CodeSection, Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
+    ComponentInstanceSection, ComponentTypeRef, ComponentTypeSection, EntityType, ExportKind,
+    ExportSection, Function, FunctionSection, ImportSection, InstanceType, Module, TypeSection,
+    ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -76,17 +77,57 @@ pub fn core_importing(module: &str, name: &str) -> Arc<[u8]> {
     core.section(&types).section(&imports);
     let mut bytes = core.finish();
 
-    let wit = "package t:t; interface clock { now: func(); } world w { import clock; }";
+    embed(
+        &mut bytes,
+        "package t:t; interface clock { now: func(); } world w { import clock; }",
+    );
+    bytes.into()
+}
+
+/// A core module whose `keyfob:provider@0.1.3` has the right functions, each of the wrong type: all answer a number.
+pub fn provider_of_numbers() -> Arc<[u8]> {
+    const FUNCTIONS: [&str; 5] = ["describe", "configure", "refresh", "revoke", "classify"];
+    let mut types = TypeSection::new();
+    types.ty().function([], [ValType::I32]);
+    let mut functions = FunctionSection::new();
+    let mut exports = ExportSection::new();
+    let mut code = CodeSection::new();
+    let mut wit = "package keyfob:provider@0.1.3;
+        package keyfob:types@0.1.0 { interface types { type timestamp = u32; } }
+        world w { export keyfob:types/types@0.1.0; export provider; }
+        interface provider {"
+        .to_owned();
+    for (index, name) in (0..).zip(FUNCTIONS) {
+        functions.function(0);
+        let path = format!("keyfob:provider/provider@0.1.3#{name}");
+        exports.export(&path, ExportKind::Func, index);
+        let mut body = Function::new([]);
+        body.instructions().i32_const(7).end();
+        code.function(&body);
+        wit.push_str(&format!("{name}: func() -> u32;"));
+    }
+    wit.push('}');
+    let mut core = Module::new();
+    core.section(&types)
+        .section(&functions)
+        .section(&exports)
+        .section(&code);
+    let mut bytes = core.finish();
+    embed(&mut bytes, &wit);
+    bytes.into()
+}
+
+/// Adds the world `w` of a WIT text to a core module.
+fn embed(module: &mut Vec<u8>, wit: &str) {
     let mut resolve = Resolve::default();
     let package = resolve
-        .push_str("t.wit", wit)
-        .expect("the WIT above parses");
+        .push_str("test.wit", wit)
+        .expect("WIT written in this file parses");
     let world = resolve
         .select_world(&[package], Some("w"))
-        .expect("the WIT above has a world w");
-    embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)
+        .expect("it has a world w");
+    embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
         .expect("any world can be embedded");
-    bytes.into()
 }
 
 /// A core module made a component, as a build script would.

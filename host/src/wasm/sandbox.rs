@@ -84,3 +84,51 @@ fn fault(error: &wasmtime::Error, store: &Store<Meter>) -> PluginFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use wasmtime::component::{Component, Linker};
+
+    use super::*;
+    use crate::wasm::limits::{SLOTS, STEP};
+
+    #[tokio::test]
+    async fn more_guests_than_the_pool_has_slots_wait_instead_of_failing() {
+        let runtime = Runtime::new().unwrap();
+        let nothing = Component::from_binary(runtime.engine(), b"\0asm\x0d\0\x01\0").unwrap();
+        let pre = Linker::new(runtime.engine())
+            .instantiate_pre(&nothing)
+            .unwrap();
+        let turns = Semaphore::new(1000);
+        let guests = (0..SLOTS * 4).map(|_| {
+            run(&runtime, &turns, &STEP, async |store: &mut Store<Meter>| {
+                pre.instantiate_async(&mut *store).await?;
+                // Keeps its slot while all others ask for theirs.
+                tokio::task::yield_now().await;
+                Ok(())
+            })
+        });
+        let ended = join_all(guests).await;
+        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_never_gets_its_turn_is_told_so() {
+        let runtime = Runtime::new().unwrap();
+        let none = Semaphore::new(0);
+        let waited = run(&runtime, &none, &STEP, async |_: &mut Store<Meter>| Ok(())).await;
+        assert!(matches!(waited, Err(PluginFault::Host(text)) if text.contains("no turn")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wall_time_ends_what_the_cpu_budget_does_not_see() {
+        let runtime = Runtime::new().unwrap();
+        let turns = Semaphore::new(1);
+        let ended = run(&runtime, &turns, &STEP, async |_: &mut Store<Meter>| {
+            std::future::pending::<wasmtime::Result<()>>().await
+        });
+        assert_eq!(ended.await, Err(PluginFault::Deadline("wall time")));
+        assert_eq!(turns.available_permits(), 1);
+    }
+}
