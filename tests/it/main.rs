@@ -1,1 +1,3 @@
-fn main(){}
+//! The integration tests: behaviours as modules, one binary.
+
+mod sandbox;

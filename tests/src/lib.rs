@@ -1,1 +1,3 @@
+//! The test kit: what the integration tests are written with.
 
+pub mod guests;
