@@ -49,7 +49,12 @@ const KEPT: [&str; 8] = [
 ];
 
 /// Flags and wrappers that are meant for the outer target: sanitizers, coverage, `clippy-driver`.
-const DROPPED: [&str; 4] = ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_LINKER"];
+const DROPPED: [&str; 4] = [
+    "RUSTFLAGS",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_LINKER",
+];
 
 fn main() -> Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -58,23 +63,33 @@ fn main() -> Result<()> {
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
     let host = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let workspace = host.parent().context("the host crate lies inside the workspace")?;
+    let workspace = host
+        .parent()
+        .context("the host crate lies inside the workspace")?;
     for source in SOURCES {
-        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join(source).display()
+        );
     }
 
     ensure_target()?;
     let modules = build(workspace, &out.join("plugins"))?;
     let mut table = String::from("pub static BUILTINS: &[(&str, &[u8])] = &[\n");
     for (name, package) in PLUGINS {
-        let module = modules.join(package.replace('-', "_")).with_extension("wasm");
+        let module = modules
+            .join(package.replace('-', "_"))
+            .with_extension("wasm");
         let component = fs::read(&module)
             .with_context(|| format!("reading {}", module.display()))
             .and_then(|module| componentize(&module))
             .with_context(|| format!("making a component of {package}"))?;
         let file = format!("{name}.wasm");
         fs::write(out.join(&file), component)?;
-        writeln!(table, "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\"))),")?;
+        writeln!(
+            table,
+            "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\"))),"
+        )?;
     }
     table.push_str("];\n");
     fs::write(out.join("builtin.rs"), table)?;
@@ -88,7 +103,8 @@ fn ensure_target() -> Result<()> {
         .args(["--print", "target-libdir", "--target", TARGET])
         .output()
         .with_context(|| format!("running {}", rustc.display()))?;
-    let libraries = String::from_utf8(output.stdout).context("the path of the target's libraries")?;
+    let libraries =
+        String::from_utf8(output.stdout).context("the path of the target's libraries")?;
     if Path::new(libraries.trim()).is_dir() {
         return Ok(());
     }
@@ -133,8 +149,13 @@ fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf> {
     for (_, package) in PLUGINS {
         cargo.args(["--package", package]);
     }
-    let status = cargo.status().context("running cargo for the built-in plugins")?;
-    ensure!(status.success(), "cargo could not build the built-in plugins: {status}");
+    let status = cargo
+        .status()
+        .context("running cargo for the built-in plugins")?;
+    ensure!(
+        status.success(),
+        "cargo could not build the built-in plugins: {status}"
+    );
     Ok(target_dir.join(TARGET).join(PROFILE))
 }
 
@@ -162,13 +183,23 @@ fn path_remapping(workspace: &Path) -> OsString {
 
 /// Makes a component and refuses one that imports anything.
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
-    let component = ComponentEncoder::default().validate(true).module(module)?.encode()?;
+    let component = ComponentEncoder::default()
+        .validate(true)
+        .module(module)?
+        .encode()?;
     let DecodedWasm::Component(resolve, world) = wit_component::decode(&component)? else {
         bail!("the encoder made a WIT package instead of a component");
     };
     let imports = &resolve.worlds[world].imports;
-    let names: Vec<_> = imports.keys().map(|key| resolve.name_world_key(key)).collect();
-    ensure!(names.is_empty(), "a plugin imports nothing, but this one imports {}", names.join(", "));
+    let names: Vec<_> = imports
+        .keys()
+        .map(|key| resolve.name_world_key(key))
+        .collect();
+    ensure!(
+        names.is_empty(),
+        "a plugin imports nothing, but this one imports {}",
+        names.join(", ")
+    );
     Ok(component)
 }
 

@@ -41,6 +41,7 @@
 
 pub mod bindings;
 mod challenge;
+mod client;
 mod flow;
 mod jwt;
 #[cfg(any(test, target_family = "wasm"))]
@@ -67,6 +68,7 @@ pub use bindings::provider::{
     Revocation, Rotation, TokenSet, Verdict,
 };
 pub use challenge::classify_bearer;
+pub use client::{CLIENT_SECRET, Client, SIGNING_KEY};
 pub use flow::{Flow, Leave, Result};
 pub use jwt::Assertion;
 pub use policy::{ExportedPolicy, Policy, deny};
