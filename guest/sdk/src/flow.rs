@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Leave>;
 
 /// A way out of a plugin function: the next step, or a [`Refusal`] made with `?` or `.into()`.
 #[derive(Debug)]
-pub struct Leave(pub(crate) Exit);
+pub struct Leave(Box<Exit>);
 
 #[derive(Debug)]
 pub(crate) enum Exit {
@@ -70,7 +70,7 @@ impl Flow {
             .as_ref()
             .is_some_and(|grant| request.carries(grant));
         match self.next() {
-            None => Err(Leave(Exit::Send(request))),
+            None => Err(Leave::with(Exit::Send(request))),
             Some(Reply::Response(raw)) => Ok(Ok(Response::new(
                 raw,
                 request.answer,
@@ -89,7 +89,7 @@ impl Flow {
     /// Leaves while there is no reply yet.
     pub fn sign(&mut self, what: impl Into<SignRequest>) -> Result<SealedValue> {
         match self.next() {
-            None => Err(Leave(Exit::Sign(what.into()))),
+            None => Err(Leave::with(Exit::Sign(what.into()))),
             Some(Reply::Signed(signature)) => Ok(signature),
             Some(Reply::Response(_) | Reply::Unreached(_)) => {
                 Err(diverged("a signature was answered by a response"))
@@ -113,7 +113,18 @@ impl Flow {
 
 impl From<Refusal> for Leave {
     fn from(refusal: Refusal) -> Self {
-        Self(Exit::Refused(refusal))
+        Self::with(Exit::Refused(refusal))
+    }
+}
+
+impl Leave {
+    /// Boxed, so that a result stays small.
+    fn with(exit: Exit) -> Self {
+        Self(Box::new(exit))
+    }
+
+    pub(crate) fn into_exit(self) -> Exit {
+        *self.0
     }
 }
 

@@ -101,23 +101,26 @@ impl<P: Provider> Guest for Exported<P> {
     fn refresh(call: Call, replies: Vec<Reply>) -> std::result::Result<Step, Refusal> {
         enter();
         let settings = configured::<P>(&call.settings)?;
-        match P::refresh(&mut Flow::new(&call, replies), &call, &settings) {
+        match P::refresh(&mut Flow::new(&call, replies), &call, &settings).map_err(Leave::into_exit)
+        {
             Ok(tokens) => Ok(Step::Done(tokens)),
-            Err(Leave(Exit::Send(request))) => Ok(Step::Send(request)),
-            Err(Leave(Exit::Sign(what))) => Ok(Step::Sign(what)),
-            Err(Leave(Exit::Refused(refusal))) => Err(refusal),
+            Err(Exit::Send(request)) => Ok(Step::Send(request)),
+            Err(Exit::Sign(what)) => Ok(Step::Sign(what)),
+            Err(Exit::Refused(refusal)) => Err(refusal),
         }
     }
 
     fn revoke(what: Revocation, replies: Vec<Reply>) -> std::result::Result<RevokeStep, Refusal> {
         enter();
         let settings = configured::<P>(&what.call.settings)?;
-        match P::revoke(&mut Flow::new(&what.call, replies), &what, &settings) {
+        match P::revoke(&mut Flow::new(&what.call, replies), &what, &settings)
+            .map_err(Leave::into_exit)
+        {
             Ok(Revoked::Done) => Ok(RevokeStep::Done),
             Ok(Revoked::Unsupported) => Ok(RevokeStep::Unsupported),
-            Err(Leave(Exit::Send(request))) => Ok(RevokeStep::Send(request)),
-            Err(Leave(Exit::Sign(what))) => Ok(RevokeStep::Sign(what)),
-            Err(Leave(Exit::Refused(refusal))) => Err(refusal),
+            Err(Exit::Send(request)) => Ok(RevokeStep::Send(request)),
+            Err(Exit::Sign(what)) => Ok(RevokeStep::Sign(what)),
+            Err(Exit::Refused(refusal)) => Err(refusal),
         }
     }
 

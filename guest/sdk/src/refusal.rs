@@ -133,9 +133,12 @@ impl Response {
     /// A reason with the server's words for the operator. The host filters and caps them.
     pub fn reason(&self, code: &str) -> Reason {
         let mut message = format!("the server answered {}", self.status());
+        // In a successful answer any other member's text is a handle.
+        let plain = || self.text("/message").filter(|_| !self.is_success());
         let words = self
             .text("/error_description")
             .or_else(|| self.text("/error/message"));
+        let words = words.or_else(plain);
         for said in [self.error_code(), words, self.note()]
             .into_iter()
             .flatten()

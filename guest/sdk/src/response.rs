@@ -11,6 +11,9 @@ use crate::time;
 /// Longest wait taken from a server: past a day it is a mistake, not a schedule. The host clamps further.
 const RETRY_AFTER_MAX_SECONDS: u32 = 24 * 60 * 60;
 
+/// Thirty years: no distance is longer, and no moment since the web began is earlier.
+const DISTANCE_MAX_SECONDS: u32 = 30 * 365 * 24 * 60 * 60;
+
 /// The answer to one request.
 #[derive(Debug)]
 pub struct Response {
@@ -78,15 +81,34 @@ impl Response {
         })
     }
 
-    /// Seconds to wait, from `Retry-After` as a number or a date (RFC 9110, section 10.2.3).
+    /// Seconds to wait, from `Retry-After` as a number or a date (RFC 9110, section 10.2.3), else from
+    /// `X-RateLimit-Reset` where `X-RateLimit-Remaining` says that nothing is left.
     ///
-    /// A date counts from the server's own `Date` where it sent one, so that a skewed clock does no harm.
+    /// A date counts from the server's own `Date` where it sent one, so that a skewed clock does no
+    /// harm.
     pub fn retry_after(&self) -> Option<u32> {
-        let value = self.header("retry-after")?.trim();
-        if let Some(seconds) = whole_seconds(value) {
+        let Some(value) = self.header("retry-after") else {
+            return self.rate_limit_reset();
+        };
+        if let Some(seconds) = whole_seconds(value.trim()) {
             return Some(seconds.min(RETRY_AFTER_MAX_SECONDS));
         }
         time::parse_http_date(value).map(|until| self.seconds_until(until))
+    }
+
+    /// Servers disagree whether this is a moment or a distance; the size of the number tells.
+    fn rate_limit_reset(&self) -> Option<u32> {
+        let named = |name| self.header(name).map(str::trim);
+        if named("x-ratelimit-remaining") != Some("0") {
+            return None;
+        }
+        let reset = whole_seconds(named("x-ratelimit-reset")?)?;
+        let distance = if reset > DISTANCE_MAX_SECONDS {
+            self.seconds_until(reset)
+        } else {
+            reset
+        };
+        Some(distance.min(RETRY_AFTER_MAX_SECONDS))
     }
 
     /// Seconds from this answer until `until`, at most a day; 0 for a moment that has passed.
@@ -213,6 +235,25 @@ mod tests {
             ("retry-after", "Tue, 14 Nov 2023 23:00:07 GMT"),
         ];
         assert_eq!(wait(&headers), Some(7));
+    }
+
+    #[test]
+    fn a_used_up_rate_limit_states_its_own_wait() {
+        let limit = |remaining, reset| {
+            wait(&[
+                ("x-ratelimit-remaining", remaining),
+                ("x-ratelimit-reset", reset),
+            ])
+        };
+        assert_eq!(limit("0", "1700000090"), Some(90));
+        assert_eq!(limit("0", "45"), Some(45));
+        assert_eq!(limit("0", "1600000000"), Some(0));
+        assert_eq!(limit("0", "later"), None);
+        assert_eq!(limit("12", "1700000090"), None);
+        assert_eq!(
+            wait(&[("retry-after", "soon"), ("x-ratelimit-remaining", "0")]),
+            None
+        );
     }
 
     #[test]

@@ -151,6 +151,16 @@ impl<'t> Setting<'t> {
         )
     }
 
+    /// A name that may be written as text or as a whole number.
+    pub fn id(self) -> Read<'t, String> {
+        let schema = json!({"type": ["string", "integer"], "minLength": 1});
+        let fix = "write a text between quotes, or a whole number";
+        self.read(schema, fix, String::new(), |value| {
+            let number = || value.as_u64().map(|number| number.to_string());
+            nonempty(value).map(str::to_owned).or_else(number)
+        })
+    }
+
     /// An absolute `https` or `http` URL without user, query or fragment.
     pub fn url(self) -> Read<'t, String> {
         let schema = json!({"type": "string", "format": "uri"});
@@ -397,6 +407,22 @@ mod tests {
             "{mistakes:?}"
         );
         assert!(!format!("{mistakes:?}").contains("hunter2"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn an_id_is_a_text_or_a_whole_number() {
+        let id = |value: Value| {
+            let settings = json!({ "id": value }).to_string();
+            read(&settings, |table| {
+                table.setting("id", "Who").id().required()
+            })
+            .ok()
+        };
+        assert_eq!(id(json!("a1")).as_deref(), Some("a1"));
+        assert_eq!(id(json!(17)).as_deref(), Some("17"));
+        for wrong in [json!(-1), json!(1.5), json!(""), json!([17]), json!(null)] {
+            assert_eq!(id(wrong), None);
+        }
     }
 
     #[test]
