@@ -2,7 +2,7 @@
 //! dump.
 //!
 //! Layout of the region, 1024 bytes: the 16 bytes `KEYFOB-PANIC-V1` and NUL, the length of the text as a little-endian
-//! `u32`, the text in UTF-8. The marker is written last, and nothing else in memory spells it, so whoever finds it
+//! `u32`, at most 1000 bytes of text in UTF-8. The marker is written last, and nothing else in memory spells it, so whoever finds it
 //! finds a whole message.
 
 use std::fmt::{self, Write};
@@ -13,6 +13,9 @@ const MARKER: [u8; 16] = *b"KEYFOB-PANIC-V1\0";
 const LENGTH_BYTES: usize = 4;
 const REGION_BYTES: usize = 1024;
 const TEXT_AT: usize = MARKER.len() + LENGTH_BYTES;
+
+/// A longer text is one the host does not believe.
+const TEXT_MAX_BYTES: usize = 1000;
 
 /// Hides the marker from a scan of memory until there is a message.
 const MASK: u8 = 0xa5;
@@ -78,7 +81,7 @@ struct Text<'r> {
 
 impl Write for Text<'_> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        let room = REGION_BYTES - TEXT_AT - self.length;
+        let room = TEXT_MAX_BYTES - self.length;
         let piece = &piece[..piece.floor_char_boundary(room)];
         self.region.put(TEXT_AT + self.length, piece.as_bytes());
         self.length += piece.len();
@@ -132,7 +135,7 @@ mod tests {
         region.record(None, &"é".repeat(REGION_BYTES));
         let bytes = bytes(&region);
         let length = usize::from(u16::from_le_bytes([bytes[16], bytes[17]]));
-        assert_eq!(length, REGION_BYTES - TEXT_AT);
+        assert_eq!(length, TEXT_MAX_BYTES);
         assert!(str::from_utf8(&bytes[TEXT_AT..TEXT_AT + length]).is_ok());
     }
 

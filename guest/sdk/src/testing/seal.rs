@@ -46,33 +46,111 @@ impl Vault {
         }
     }
 
-    /// Seals an answer. A refused one stays readable, tokens excepted.
+    /// Seals an answer. A refused one stays readable, tokens excepted. `readable` are members at the
+    /// top, or JSON pointers.
     pub fn seal_answer(&mut self, success: bool, body: &mut Value, readable: &[String]) {
-        let Value::Object(members) = body else {
-            if success {
-                self.seal_all(body);
+        let mut open: Vec<String> = readable.iter().map(|one| pointer(one)).collect();
+        if let Value::Object(members) = &*body {
+            let known = |name: &str| READABLE.contains(&name) || name.starts_with("error");
+            open.extend(
+                members
+                    .keys()
+                    .filter(|name| known(name))
+                    .map(|name| pointer(name)),
+            );
+        }
+        if !success {
+            open.push(String::new());
+        }
+        self.seal_below("", body, &open, false);
+    }
+
+    fn seal_below(&mut self, path: &str, value: &mut Value, open: &[String], plain: bool) {
+        let plain = plain || open.iter().any(|one| one == path);
+        match value {
+            Value::String(text) if !plain && !text.is_empty() => *text = self.seal(text).handle,
+            Value::Array(items) => {
+                for (at, item) in items.iter_mut().enumerate() {
+                    self.seal_below(&format!("{path}/{at}"), item, open, plain);
+                }
             }
-            return;
-        };
-        for (name, value) in members {
-            let name = name.as_str();
-            let open = READABLE.contains(&name)
-                || name.starts_with("error")
-                || readable.iter().any(|open| open == name);
-            if TOKENS.contains(&name) || (success && !open) {
-                self.seal_all(value);
+            Value::Object(members) => {
+                for (name, member) in members {
+                    let path = format!("{path}{}", pointer(name));
+                    let (open, plain) = if TOKENS.contains(&name.as_str()) {
+                        (&[][..], false)
+                    } else {
+                        (open, plain)
+                    };
+                    self.seal_below(&path, member, open, plain);
+                }
             }
+            Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+fn pointer(name: &str) -> String {
+    if name.starts_with('/') {
+        name.to_owned()
+    } else {
+        format!("/{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sealed(success: bool, mut body: Value, readable: &[&str]) -> Value {
+        let readable: Vec<String> = readable.iter().map(|name| (*name).to_owned()).collect();
+        Vault::default().seal_answer(success, &mut body, &readable);
+        body
+    }
+
+    #[test]
+    fn a_successful_answer_shows_what_is_granted_and_nothing_else() {
+        let body = json!({"access_token": "t", "scope": ["a"], "plan": "gold", "empty": "", "expires_in": 7,
+                          "data": {"plan": "gold", "name": "x"}, "list": ["y"]});
+        let shown = sealed(true, body, &["/data/plan", "access_token"]);
+        assert_eq!(shown["scope"], json!(["a"]));
+        assert_eq!(shown["data"]["plan"], "gold");
+        assert_eq!(
+            (&shown["empty"], &shown["expires_in"]),
+            (&json!(""), &json!(7))
+        );
+        for hidden in [
+            &shown["access_token"],
+            &shown["plan"],
+            &shown["data"]["name"],
+            &shown["list"][0],
+        ] {
+            assert!(
+                hidden
+                    .as_str()
+                    .is_some_and(|text| text.starts_with("sealed:")),
+                "{hidden}"
+            );
         }
     }
 
-    fn seal_all(&mut self, value: &mut Value) {
-        match value {
-            Value::String(text) => *text = self.seal(text).handle,
-            Value::Array(items) => items.iter_mut().for_each(|item| self.seal_all(item)),
-            Value::Object(members) => members
-                .values_mut()
-                .for_each(|member| self.seal_all(member)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    #[test]
+    fn a_refused_answer_shows_all_but_tokens() {
+        let shown = sealed(
+            false,
+            json!({"message": "no", "access_token": "t", "a": {"id_token": "i"}}),
+            &[],
+        );
+        assert_eq!(shown["message"], "no");
+        for hidden in [&shown["access_token"], &shown["a"]["id_token"]] {
+            assert!(
+                hidden
+                    .as_str()
+                    .is_some_and(|text| text.starts_with("sealed:")),
+                "{hidden}"
+            );
         }
     }
 }
