@@ -11,6 +11,7 @@
 //! thing it could use up, from bytes to time, has a number in [`limits`].
 
 mod bindings;
+mod builtin;
 mod cache;
 mod catalog;
 mod describe;
