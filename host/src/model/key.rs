@@ -70,10 +70,12 @@ macro_rules! name {
             ///
             /// [`BadName`] when it is empty, too long, or holds control characters.
             pub fn parse(text: &str) -> Result<Self, BadName> {
-                let good = !text.is_empty()
-                    && text.len() <= $max
-                    && !text.chars().any(|c| c.is_control());
-                good.then(|| Self(text.into())).ok_or(BadName { what: $what, fix: $fix })
+                let good =
+                    !text.is_empty() && text.len() <= $max && !text.chars().any(|c| c.is_control());
+                good.then(|| Self(text.into())).ok_or(BadName {
+                    what: $what,
+                    fix: $fix,
+                })
             }
 
             /// The name as text.
@@ -96,10 +98,30 @@ macro_rules! name {
     };
 }
 
-name!(Tenant, "tenant", NAME_MAX_BYTES, "1 to 256 bytes without control characters");
-name!(ProviderName, "provider", NAME_MAX_BYTES, "1 to 256 bytes without control characters");
-name!(Subject, "subject", NAME_MAX_BYTES, "1 to 256 bytes without control characters");
-name!(Audience, "audience", AUDIENCE_MAX_BYTES, "1 to 1024 bytes without control characters");
+name!(
+    Tenant,
+    "tenant",
+    NAME_MAX_BYTES,
+    "1 to 256 bytes without control characters"
+);
+name!(
+    ProviderName,
+    "provider",
+    NAME_MAX_BYTES,
+    "1 to 256 bytes without control characters"
+);
+name!(
+    Subject,
+    "subject",
+    NAME_MAX_BYTES,
+    "1 to 256 bytes without control characters"
+);
+name!(
+    Audience,
+    "audience",
+    AUDIENCE_MAX_BYTES,
+    "1 to 1024 bytes without control characters"
+);
 
 // === impl Tenant ===
 
@@ -128,7 +150,10 @@ impl ScopeSet {
                 });
             }
             if all.len() == SCOPES_MAX {
-                return Err(BadName { what: "scopes", fix: "at most 64 scopes" });
+                return Err(BadName {
+                    what: "scopes",
+                    fix: "at most 64 scopes",
+                });
             }
             all.push(Arc::<str>::from(scope));
         }
@@ -149,7 +174,10 @@ impl ScopeSet {
 
     /// Whether every scope of `other` is in this set.
     pub fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|scope| self.0.binary_search(scope).is_ok())
+        other
+            .0
+            .iter()
+            .all(|scope| self.0.binary_search(scope).is_ok())
     }
 }
 

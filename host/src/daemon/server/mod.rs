@@ -1,0 +1,3 @@
+//! x
+/// y
+pub const BIND_SUFFIX_MAX_BYTES: usize = 12;
