@@ -4,5 +4,7 @@
 //! renewed is decided elsewhere; here requests become [`Principal`](crate::model::policy::Principal)s and
 //! [`TokenRequest`](crate::model::policy::TokenRequest)s, and answers become JSON.
 
+pub mod authn;
 pub mod config;
-mod server;
+pub mod environment;
+pub mod server;
