@@ -398,3 +398,12 @@ impl Broker {
     /// Waits for flights, at most this long.
     pub async fn shutdown(&self, _drain: Duration) {}
 }
+
+/// Writes events as log lines.
+pub struct Lines;
+
+impl Observer for Lines {
+    fn observe(&self, event: &crate::model::event::Event) {
+        tracing::info!(?event);
+    }
+}

@@ -5,6 +5,9 @@
 //! [`TokenRequest`](crate::model::policy::TokenRequest)s, and answers become JSON.
 
 pub mod authn;
+pub mod cli;
 pub mod config;
 pub mod environment;
+pub mod logging;
+pub mod serve;
 pub mod server;

@@ -164,6 +164,11 @@ fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
 // === impl Config ===
 
 impl Config {
+    /// Whether anybody could use the admin plane.
+    pub fn has_operators(&self) -> bool {
+        !self.admins.is_empty() || self.server.admin_key.is_some()
+    }
+
     /// A mistake at a line of this file.
     pub fn mistake_at(
         &self,

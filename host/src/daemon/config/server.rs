@@ -52,7 +52,7 @@ pub struct ServerTls {
 }
 
 /// The `[log]` table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
     /// How a line looks.
     pub format: LogFormat,

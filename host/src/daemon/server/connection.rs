@@ -72,7 +72,7 @@ struct Tracked(TaskTracker);
 // === impl Connections ===
 
 impl Connections {
-    /// Accepts connections of a plane until [`Connections::finish`] is through.
+    /// Accepts connections of a plane until [`Connections::finish`] is through or [`Connections::stop`] is called.
     ///
     /// # Cancel safety
     ///
@@ -128,6 +128,11 @@ impl Connections {
             .is_ok();
         self.stop.cancel();
         finished
+    }
+
+    /// Accepts nobody any more.
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     async fn serve(self, accepted: Accepted, router: Router, front: Arc<Front>) {
