@@ -61,30 +61,31 @@ pub(super) fn routes() -> Router<Arc<Front>> {
 // === providers ===
 
 async fn providers(State(front): State<Arc<Front>>, request: Request) -> Response {
-    front.answer(front.operator(&request, Role::Read).map(|_| {
+    let answer = front.operator(request, Role::Read).await.map(|_| {
         let all = front.broker.providers();
         uncached(Json(json!({ "providers": all })).into_response())
-    }))
+    });
+    front.answer(answer)
 }
 
 async fn provider(State(front): State<Arc<Front>>, name: Name, request: Request) -> Response {
-    let answer = || {
-        front.operator(&request, Role::Read)?;
+    let answer = async {
+        front.operator(request, Role::Read).await?;
         let status = front
             .broker
             .provider(&one(name)?)
             .ok_or_else(unknown_provider)?;
         Ok(uncached(Json(status).into_response()))
     };
-    front.answer(answer())
+    front.answer(answer.await)
 }
 
 async fn provider_swap(State(front): State<Arc<Front>>, name: Name, request: Request) -> Response {
     let answer = async {
-        let operator = front.operator(&request, Role::Deploy)?;
+        let (operator, request) = front.operator(request, Role::Deploy).await?;
+        let component = component(&front, request).await?;
         let name = one(name)?;
         front.broker.provider(&name).ok_or_else(unknown_provider)?;
-        let component = component(&front, request).await?;
         swapped(
             front
                 .broker
@@ -100,9 +101,8 @@ async fn provider_rollback(
     name: Name,
     request: Request,
 ) -> Response {
-    let operator = front.operator(&request, Role::Deploy);
     let answer = async {
-        let operator = operator?;
+        let (operator, _) = front.operator(request, Role::Deploy).await?;
         let name = one(name)?;
         front.broker.provider(&name).ok_or_else(unknown_provider)?;
         swapped(front.broker.rollback_provider(&name, &operator.name).await)
@@ -114,7 +114,7 @@ async fn provider_rollback(
 
 async fn policy_swap(State(front): State<Arc<Front>>, request: Request) -> Response {
     let answer = async {
-        let operator = front.operator(&request, Role::Deploy)?;
+        let (operator, request) = front.operator(request, Role::Deploy).await?;
         let component = component(&front, request).await?;
         swapped(front.broker.swap_policy(component, &operator.name).await)
     };
@@ -122,9 +122,8 @@ async fn policy_swap(State(front): State<Arc<Front>>, request: Request) -> Respo
 }
 
 async fn policy_rollback(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let operator = front.operator(&request, Role::Deploy);
     let answer = async {
-        let operator = operator?;
+        let (operator, _) = front.operator(request, Role::Deploy).await?;
         swapped(front.broker.rollback_policy(&operator.name).await)
     };
     front.answer(answer.await)
@@ -243,7 +242,7 @@ async fn read_credential(
     named: Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    front.operator(&request, Role::Read)?;
+    let (_, request) = front.operator(request, Role::Read).await?;
     let key = credential_key(named, &request)?;
     let status = front.broker.credential(&key).await;
     let status =
@@ -256,7 +255,7 @@ async fn import_credential(
     named: Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let operator = front.operator(&request, Role::Operate)?;
+    let (operator, request) = front.operator(request, Role::Operate).await?;
     let key = credential_key(named, &request)?;
     let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
     let grant = members.text("refresh_token")?.map(Secret::new);
@@ -284,7 +283,7 @@ async fn revoke_credential(
     named: Named,
     request: Request,
 ) -> Result<Response, Problem> {
-    let operator = front.operator(&request, Role::Operate)?;
+    let (operator, request) = front.operator(request, Role::Operate).await?;
     let key = credential_key(named, &request)?;
     front
         .broker
@@ -310,14 +309,14 @@ fn credential_key(named: Named, request: &Request) -> Result<CredentialKey, Prob
 // === explain, metrics ===
 
 async fn explain(State(front): State<Arc<Front>>, name: Name, request: Request) -> Response {
-    let answer = || {
-        front.operator(&request, Role::Read)?;
+    let answer = async {
+        let (_, request) = front.operator(request, Role::Read).await?;
         let key = token_key(&front, &one(name)?, &request)?;
         let nothing = || Problem::new(Slug::NotFound, "nothing is known of this key");
         let explanation = front.broker.explain(&key).ok_or_else(nothing)?;
         Ok(uncached(Json(explanation).into_response()))
     };
-    front.answer(answer())
+    front.answer(answer.await)
 }
 
 fn token_key(front: &Front, provider: &str, request: &Request) -> Result<TokenKey, Problem> {
@@ -349,10 +348,11 @@ fn token_key(front: &Front, provider: &str, request: &Request) -> Result<TokenKe
 }
 
 async fn metrics(State(front): State<Arc<Front>>, request: Request) -> Response {
-    front.answer(front.operator(&request, Role::Read).map(|_| {
+    let answer = front.operator(request, Role::Read).await.map(|_| {
         let kind = [(header::CONTENT_TYPE, METRICS_TYPE)];
         uncached((kind, front.broker.metrics()).into_response())
-    }))
+    });
+    front.answer(answer)
 }
 
 fn one(name: Name) -> Result<String, Problem> {

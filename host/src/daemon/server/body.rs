@@ -5,10 +5,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::Request;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
@@ -18,6 +19,12 @@ use crate::model::key::BadName;
 
 /// The most members that an object may have: no call takes half as many.
 const MEMBERS_MAX: usize = 32;
+
+/// The most of an unwanted body that is read before it is refused. Answering earlier makes HTTP/2 reset the stream, and
+/// some clients then show the reset and not the answer.
+const DISCARD_MAX_BYTES: usize = 256 * 1024;
+/// How long that may take.
+const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The whole body.
 ///
@@ -29,26 +36,55 @@ pub(super) async fn read(
     max_bytes: usize,
     within: Duration,
 ) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            Slug::TooLarge,
-            format!("the body may have {max_bytes} bytes"),
-        )
-    };
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > max_bytes) {
-        return Err(too_large());
-    }
-    let body = Limited::new(request.into_body(), max_bytes).collect();
-    match tokio::time::timeout(within, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+    let mut body = request.into_body();
+    let collect = async {
+        if announced.is_some_and(|length| length > max_bytes) {
+            return Ok(None);
+        }
+        let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            if bytes.len() + data.len() > max_bytes {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok::<_, axum::Error>(Some(bytes.freeze()))
+    };
+    match tokio::time::timeout(within, collect).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            discard(body).await;
+            Err(Problem::new(
+                Slug::TooLarge,
+                format!("the body may have {max_bytes} bytes"),
+            ))
+        }
         Ok(Err(_)) => Err(Problem::invalid("the body broke off")),
         Err(_) => Err(Problem::invalid(format!(
             "the body took longer than {within:?}"
         ))),
     }
+}
+
+/// Reads an unwanted body, within bounds, and forgets it.
+pub(super) async fn discard(mut body: Body) {
+    let read = async {
+        let mut left = DISCARD_MAX_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else {
+                return;
+            };
+            left = rest;
+        }
+    };
+    // However far it came, the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_WITHIN, read).await;
 }
 
 /// Whether the body says that it is JSON.
@@ -82,6 +118,7 @@ impl Members {
         within: Duration,
     ) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
+            discard(request.into_body()).await;
             let detail = "send `Content-Type: application/json`";
             return Err(Problem::new(Slug::UnsupportedMediaType, detail));
         }

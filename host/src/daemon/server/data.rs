@@ -51,7 +51,7 @@ pub(super) fn routes() -> Router<Arc<Front>> {
 
 async fn token(State(front): State<Arc<Front>>, request: Request) -> Response {
     let answer = async {
-        let principal = front.caller(&request)?;
+        let (principal, request) = front.caller(request).await?;
         let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
         let wanted = wanted(&mut members)?;
         members.finish()?;
@@ -63,7 +63,7 @@ async fn token(State(front): State<Arc<Front>>, request: Request) -> Response {
 
 async fn reject(State(front): State<Arc<Front>>, request: Request) -> Response {
     let answer = async {
-        let principal = front.caller(&request)?;
+        let (principal, request) = front.caller(request).await?;
         let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
         let wanted = wanted(&mut members)?;
         let report = report(&mut members)?;

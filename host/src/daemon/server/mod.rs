@@ -104,11 +104,13 @@ async fn readyz(State(front): State<Arc<Front>>) -> Response {
     uncached((status, Json(body)).into_response())
 }
 
-async fn not_found(State(front): State<Arc<Front>>) -> Response {
+async fn not_found(State(front): State<Arc<Front>>, request: Request) -> Response {
+    body::discard(request.into_body()).await;
     front.answer(Err(Problem::new(Slug::NotFound, "there is no such call")))
 }
 
-async fn method_not_allowed(State(front): State<Arc<Front>>) -> Response {
+async fn method_not_allowed(State(front): State<Arc<Front>>, request: Request) -> Response {
+    body::discard(request.into_body()).await;
     let detail = "the call exists, with another method: see the Allow header";
     front.answer(Err(Problem::new(Slug::MethodNotAllowed, detail)))
 }
@@ -188,31 +190,42 @@ impl Front {
         })
     }
 
-    fn caller(&self, request: &Request) -> Result<Principal, Problem> {
+    /// Who sent this; the request comes back for whoever reads its body.
+    async fn caller(&self, request: Request) -> Result<(Principal, Request), Problem> {
         let nobody = Peer::default();
         let peer = request.extensions().get::<Peer>().unwrap_or(&nobody);
-        self.live()
-            .directory
-            .caller(request.headers(), peer)
-            .map_err(unauthenticated)
+        match self.live().directory.caller(request.headers(), peer) {
+            Ok(principal) => Ok((principal, request)),
+            Err(refused) => {
+                body::discard(request.into_body()).await;
+                Err(unauthenticated(refused))
+            }
+        }
     }
 
-    fn operator(&self, request: &Request, needed: Role) -> Result<Operator, Problem> {
-        let operator = self
+    /// The operator who sent this, if the role suffices; the request comes back for whoever reads its body.
+    async fn operator(
+        &self,
+        request: Request,
+        needed: Role,
+    ) -> Result<(Operator, Request), Problem> {
+        let known = self
             .live()
             .directory
             .operator(request.headers())
-            .map_err(unauthenticated)?;
-        if !operator.role.covers(needed) {
-            let detail = format!(
-                "this takes the role `{}`; operator {:?} has `{}`",
-                needed.label(),
-                operator.name,
-                operator.role.label()
-            );
-            return Err(Problem::new(Slug::Denied, detail));
-        }
-        Ok(operator)
+            .map_err(unauthenticated);
+        let problem = match known {
+            Ok(operator) if operator.role.covers(needed) => return Ok((operator, request)),
+            Ok(operator) => {
+                let (needed, has) = (needed.label(), operator.role.label());
+                let name = operator.name;
+                let detail = format!("this takes the role `{needed}`; {name:?} has `{has}`");
+                Problem::new(Slug::Denied, detail)
+            }
+            Err(problem) => problem,
+        };
+        body::discard(request.into_body()).await;
+        Err(problem)
     }
 }
 

@@ -111,7 +111,7 @@ impl Slug {
             Self::InvalidRequest => "The request makes no sense",
             Self::TooLarge => "The request is too large",
             Self::UnsupportedMediaType => "The body is of the wrong type",
-            Self::NotFound => "No such call",
+            Self::NotFound => "Nothing there",
             Self::MethodNotAllowed => "No such method",
             Self::UnknownProvider => "No such provider",
             Self::AlreadySpent => "The grant was spent before",

@@ -230,6 +230,27 @@ async fn types_sizes_methods_and_paths_have_their_own_answers() {
 }
 
 #[tokio::test]
+async fn a_refused_body_is_read_to_its_end_so_that_the_answer_arrives() {
+    let Kit { front, .. } = kit().await;
+    for (path, key, status) in [
+        ("/v1/token", "Bearer x", 401),
+        ("/v1/token", CALLER, 413),
+        ("/nowhere", CALLER, 404),
+    ] {
+        let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = read.clone();
+        let chunks = futures_util::stream::iter((0..100).map(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(vec![b' '; 1024])
+        }));
+        let parts = call(Method::POST, path, key, "").into_parts().0;
+        let request = Request::from_parts(parts, Body::from_stream(chunks));
+        assert_eq!(ask(data_plane(front.clone()), request).await.status, status);
+        assert_eq!(read.load(Ordering::Relaxed), 100, "{path} {status}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_drips_is_given_up() {
     tokio::time::pause();
     let Kit { front, .. } = kit().await;
