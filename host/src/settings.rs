@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::contract::Rotation;
-use crate::model::credential::AfterLostAnswer;
+pub use crate::model::credential::AfterLostAnswer;
 use crate::model::key::{ProviderName, ScopeSet, Tenant};
 use crate::model::secret::Secret;
 
