@@ -56,7 +56,10 @@ enum Material {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
-    Hmac { key: hmac::Key, key_bytes: usize },
+    Hmac {
+        key: Box<hmac::Key>,
+        key_bytes: usize,
+    },
 }
 
 /// Why a value is no key: what was found and what is expected, never a byte of it.
@@ -222,7 +225,7 @@ fn hmac_key(value: &str) -> Result<Material, KeyError> {
             alg: SigningAlg::Hs256,
         });
     }
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+    let key = Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
     Ok(Material::Hmac {
         key,
         key_bytes: bytes.len(),

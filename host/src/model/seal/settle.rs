@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Violation;
 use super::echo::Class;
-use super::rules::{NAME_MAX_BYTES, is_name};
+use super::rules::is_name;
 use super::vault::{Origin, Sealed, Vault};
 use super::violation::shown;
 use crate::model::contract::{Expiry, ExtraValue, Holds, SealedValue, TokenSet};
@@ -273,7 +273,6 @@ fn check_names<T>(
         members[..at].iter().any(|(other, _)| other == name)
     };
     if members.iter().any(|(name, _)| !is_name(name)) || members.iter().enumerate().any(twice) {
-        debug_assert!(NAME_MAX_BYTES == 64, "the words below name the bound");
         return Err(token_set(
             member,
             "needs names of 1 to 64 bytes of a-z, 0-9 and _, each once",
