@@ -1,5 +1,6 @@
 //! From a plugin's last word to a token: every handle opened, every rule about what may leave the flow checked.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
@@ -52,6 +53,14 @@ pub struct Settled {
     pub held: Vec<(String, Secret<String>)>,
     /// Plain values to keep, by name.
     pub memo: Vec<(String, String)>,
+}
+
+// === impl Settled ===
+
+impl fmt::Debug for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.token.fmt(f)
+    }
 }
 
 // === impl Vault ===
@@ -223,15 +232,11 @@ impl Vault {
 
     /// A grant kept beside the grant would be presented without being marked as spent.
     fn check_held(&self, sealed: &Sealed) -> Result<(), Violation> {
-        let kept = match &sealed.origin {
-            Origin::Held => true,
-            Origin::Answer(holds) => *holds != Holds::RefreshToken,
-            Origin::Grant | Origin::Signature(_) | Origin::ErrorAnswer => false,
-        };
+        let kept = matches!(sealed.origin, Origin::Held | Origin::Answer(_));
         if !kept {
             return Err(token_set(
                 "held",
-                "may hold values of successful answers only, and no grant",
+                "may hold values of successful answers only",
             ));
         }
         if sealed.value.expose().len() > TOKEN_MAX_BYTES {

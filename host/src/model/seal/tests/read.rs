@@ -83,6 +83,57 @@ fn captures_find_tokens_wherever_they_stand() {
 }
 
 #[test]
+fn a_token_that_nobody_captured_stays_hidden_and_what_it_is() {
+    for (status, top) in [(200, "data"), (200, "error_data"), (400, "data")] {
+        let mut vault = vault();
+        let body = format!(
+            r#"{{"{top}":{{"access_token":"token-a1","refresh_token":"grant-r2","id_token":"id-token-1","plan":{{"refresh_token":["grant-r3"]}}}}}}"#
+        );
+        let opened = vault
+            .read(&post(Body::None), &answer(status, &body))
+            .unwrap();
+        for member in [
+            "access_token",
+            "refresh_token",
+            "id_token",
+            "plan/refresh_token/0",
+        ] {
+            handle_at(&opened, &format!("/{top}/{member}"));
+        }
+        let access = handle_at(&opened, &format!("/{top}/access_token"));
+        assert_ne!(
+            vault.open(&access).unwrap().holds(),
+            Some(Holds::AccessToken)
+        );
+        let refresh = handle_at(&opened, &format!("/{top}/refresh_token"));
+        assert!(
+            vault
+                .write(&form(&[("t", sealed(&refresh))]))
+                .unwrap()
+                .carries_grant
+        );
+    }
+}
+
+#[test]
+fn what_lies_inside_a_captured_container_is_hidden_and_no_token() {
+    let mut vault = vault();
+    let request = capturing(&[("/box", Holds::AccessToken)]);
+    let opened = vault
+        .read(
+            &request,
+            &answer(200, r#"{"box":{"x":"token-a1","n":[7]}}"#),
+        )
+        .unwrap();
+    assert_eq!(opened.verdict, Completeness::NoToken);
+    assert_eq!(
+        vault.open(&handle_at(&opened, "/box/x")).unwrap().holds(),
+        Some(Holds::Other)
+    );
+    handle_at(&opened, "/box/n/0");
+}
+
+#[test]
 fn verdicts_say_whether_the_issuer_did_it() {
     let html = "<html><body>Sign in</body></html>";
     for (status, body, verdict, note) in [

@@ -3,7 +3,7 @@ use super::*;
 fn mistakes(change: impl FnOnce(&mut ProviderSettings)) -> Vec<String> {
     let mut settings = provider();
     change(&mut settings);
-    let mistakes = Rules::new(&settings).map(|_| ()).unwrap_err();
+    let mistakes = Rules::new(&settings).unwrap_err();
     assert!(mistakes.iter().all(|mistake| !mistake.fix.is_empty()));
     mistakes.into_iter().map(|mistake| mistake.at).collect()
 }

@@ -41,7 +41,7 @@ fn flow() -> Flow {
     flow_with(
         &serde_json::json!({
             "access_token": "token-a1", "refresh_token": "grant-r2-new", "id_token": "id-token-value", "other": "https://eu.acme.example",
-            "same_id": "id-token-value", "echo": format!("<{CLIENT_SECRET}>"), "grant_echo": GRANT, "session": "session-1",
+            "same_id": "id-token-value", "echo": format!("<{CLIENT_SECRET}>"), "grant_echo": GRANT, "session": "session-1", "data": { "refresh_token": "grant-n1-nested" },
         }),
         &[],
     )
@@ -71,7 +71,7 @@ impl Flow {
     }
 
     fn refused(&self, set: &TokenSet) -> Violation {
-        self.settle(set).map(|_| ()).unwrap_err()
+        self.settle(set).unwrap_err()
     }
 }
 
@@ -258,6 +258,7 @@ fn extra_smuggles_nothing() {
         "/same_id",
         "/echo",
         "/grant_echo",
+        "/data/refresh_token",
     ] {
         let violation = flow.refused(&with(ExtraValue::Sealed(flow.at(handle))));
         assert!(
