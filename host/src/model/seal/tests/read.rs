@@ -289,6 +289,45 @@ fn error_answers_are_readable_but_for_tokens_and_what_was_sent() {
 }
 
 #[test]
+fn an_error_brings_no_grant() {
+    let mut vault = vault();
+    let opened = vault
+        .read(
+            &post(Body::None),
+            &answer(400, r#"{"refresh_token":"grant-r2"}"#),
+        )
+        .unwrap();
+    assert!(opened.grant.is_none() && vault.captured_grant().is_none());
+    handle_at(&opened, "/refresh_token");
+}
+
+#[test]
+fn whatever_was_sent_is_not_read_when_it_is_repeated() {
+    let mut vault = vault();
+    let first = vault
+        .read(
+            &post(Body::None),
+            &answer(200, r#"{"session":"session-4711"}"#),
+        )
+        .unwrap();
+    let session = handle_at(&first, "/session");
+    let basic = Auth::Basic {
+        user: vec![sealed(&session)],
+        password: vec![lit("")],
+        encoding: BasicEncoding::Raw,
+    };
+    let request = HttpRequest {
+        auth: Some(basic),
+        ..form(&[("s", sealed(&session))])
+    };
+    let sent = vault.write(&request).unwrap();
+    let header = sent.headers["authorization"].to_str().unwrap();
+    let body = serde_json::json!({ "error": format!("session-4711, {header}") }).to_string();
+    let opened = vault.read(&request, &answer(400, &body)).unwrap();
+    assert_eq!(json_of(&opened)["error"], "[redacted], Basic [redacted]");
+}
+
+#[test]
 fn a_token_repeated_in_a_readable_member_of_its_own_answer_is_not_read() {
     let body = r#"{"scope":"token-a1x and id-token-1x","error":"grant-r9-abcdef","data":{"plan":"captured-1"},"x":{"y":"captured-1"},
         "access_token":"token-a1x","id_token":"id-token-1x","refresh_token":"grant-r9-abcdef"}"#;
