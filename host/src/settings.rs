@@ -73,7 +73,8 @@ pub struct SecretSettings {
     pub alg: Option<String>,
     /// For signing keys: the `kid` header.
     pub key_id: Option<String>,
-    /// For signing keys: audiences that a JWT may name; none means the provider's `allow` and their origins.
+    /// For signing keys: audiences that a JWT may name; none means the provider's `allow`, their origins,
+    /// and the paths between.
     pub audiences: Option<Vec<String>>,
 }
 
