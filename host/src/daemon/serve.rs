@@ -282,3 +282,21 @@ impl Signals {
         while self.next().await != Order::End {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_outside_the_file_is_told_at_once_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k.toml");
+        let text = "[server]\ntls = { cert = \"no.pem\", key = { env = \"NO\" } }\nadmin_key = { env = \"NO\" }\n\
+                    [callers.a]\nkey = { file = \"no.key\" }\nallow = []\n";
+        std::fs::write(&file, text).unwrap();
+        let nothing: Environment = Arc::new(|_| None);
+        let mistakes = load(&file, &nothing).err().expect("nothing is there");
+        let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.line).collect();
+        assert_eq!(lines, [Some(2), Some(3), Some(5)]);
+    }
+}
