@@ -1,1 +1,4 @@
-fn main(){}
+//! One binary for every integration test: behaviours are modules.
+
+mod issuer;
+mod upstream;

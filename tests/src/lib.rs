@@ -1,1 +1,4 @@
+//! The test kit: what the integration tests share. Not published.
 
+pub mod pki;
+pub mod raw;
