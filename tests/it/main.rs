@@ -1,4 +1,5 @@
 //! One binary for every integration test: behaviours are modules.
 
 mod issuer;
+mod observe;
 mod upstream;

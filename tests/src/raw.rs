@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// What the server says to a connection.
@@ -14,16 +14,16 @@ pub enum Say {
     /// Nothing, and keep it open.
     Nothing,
     /// To the first request on a connection this, to every later one the end.
-    Once(&'static str),
+    Once(String),
     /// This, over and over, until the client has enough.
-    Forever(&'static str),
+    Forever(String),
 }
 
 /// A server on loopback that notes the first line of every request. Ends when dropped.
 pub struct RawServer {
     /// Where it listens.
     pub address: SocketAddr,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: watch::Sender<Vec<String>>,
     _tasks: JoinSet<()>,
 }
 
@@ -32,7 +32,7 @@ impl RawServer {
     pub async fn start(say: Say) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let lines = watch::Sender::new(Vec::new());
         let mut tasks = JoinSet::new();
         let noted = lines.clone();
         tasks.spawn(async move {
@@ -50,23 +50,24 @@ impl RawServer {
 
     /// The first lines of the requests so far; an empty one for a connection that sent something else.
     pub fn lines(&self) -> Vec<String> {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lines.borrow().clone()
+    }
+
+    /// Waits until this many requests arrived.
+    pub async fn wait_for(&self, count: usize) {
+        let mut lines = self.lines.subscribe();
+        // The sender is `self.lines`, which outlives this borrow: waiting cannot fail.
+        let _ = lines.wait_for(|lines| lines.len() >= count).await;
     }
 }
 
-async fn serve(mut stream: TcpStream, say: Say, lines: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut stream: TcpStream, say: Say, lines: watch::Sender<Vec<String>>) {
     for request in 0.. {
         let Some(line) = read_request(&mut stream).await else {
             return;
         };
-        lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(line);
-        match say {
+        lines.send_modify(|lines| lines.push(line));
+        match &say {
             Say::Nothing => std::future::pending().await,
             Say::Once(text) if request == 0 => {
                 if stream.write_all(text.as_bytes()).await.is_err() {

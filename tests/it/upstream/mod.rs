@@ -20,8 +20,6 @@ use keyfob::upstream::{HttpUpstream, Lookup, TransportSettings};
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For requests that are meant to run out of time.
-const IMPATIENCE: Duration = Duration::from_millis(250);
 
 const SECRET: &str = "a-client-secret-of-length";
 
@@ -83,6 +81,24 @@ async fn send(
     for hidden in [SECRET, "hunter2", "client_secret", "q=hidden"] {
         assert!(!told.contains(hidden), "{told}");
     }
+    delivery
+}
+
+/// Sends, waits until the server has seen it, and lets the whole timeout pass at once.
+async fn run_out(
+    upstream: &HttpUpstream,
+    request: OutgoingRequest,
+    seen: impl Future<Output = ()>,
+) -> Delivery {
+    let mut sending = std::pin::pin!(send(upstream, request, PATIENCE));
+    tokio::select! {
+        early = &mut sending => return early,
+        () = seen => {}
+    }
+    tokio::time::pause();
+    tokio::time::advance(PATIENCE).await;
+    let delivery = sending.await;
+    tokio::time::resume();
     delivery
 }
 

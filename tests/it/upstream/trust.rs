@@ -178,7 +178,7 @@ async fn a_configured_proxy_gets_a_tunnel_and_nothing_of_the_request() {
     let authority = Authority::new();
     let (issuer, settings) = https(&authority, None);
     let refusal = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
-    let proxy = RawServer::start(Say::Once(refusal))
+    let proxy = RawServer::start(Say::Once(refusal.into()))
         .await
         .expect("a server");
     // The proxy is on this machine, and the operator named it: no address rule is in its way.
