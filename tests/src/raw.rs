@@ -48,7 +48,7 @@ impl RawServer {
         })
     }
 
-    /// The first lines of the requests so far; an empty one for a connection that sent something else.
+    /// The first lines of the requests so far; `TLS` for a handshake.
     pub fn lines(&self) -> Vec<String> {
         self.lines.borrow().clone()
     }
