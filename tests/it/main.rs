@@ -1,5 +1,6 @@
-//! One binary for every integration test: behaviours are modules.
+//! The integration tests: behaviours as modules, one binary.
 
 mod issuer;
 mod observe;
+mod sandbox;
 mod upstream;

@@ -1,4 +1,5 @@
-//! The test kit: what the integration tests share. Not published.
+//! The test kit: what the integration tests are written with.
 
+pub mod guests;
 pub mod pki;
 pub mod raw;
