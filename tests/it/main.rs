@@ -1,1 +1,5 @@
-fn main(){}
+//! The one integration binary: behaviours as modules.
+
+mod daemon;
+mod oidc_provider;
+mod tidy;
