@@ -2,4 +2,5 @@
 
 mod daemon;
 mod oidc_provider;
+mod sandbox;
 mod tidy;

@@ -76,7 +76,13 @@ impl Error {
         detail: impl Into<String>,
         correlation: Correlation,
     ) -> Self {
-        Self(Arc::new(ErrorInner { kind, retry, public, detail: detail.into(), correlation }))
+        Self(Arc::new(ErrorInner {
+            kind,
+            retry,
+            public,
+            detail: detail.into(),
+            correlation,
+        }))
     }
 
     /// Of which kind.
@@ -107,7 +113,13 @@ impl Error {
     /// The same failure, with what is left of its waiting time.
     #[must_use]
     pub fn with_retry(&self, retry: Retry) -> Self {
-        Self::new(self.0.kind, retry, self.0.public, self.0.detail.clone(), self.0.correlation)
+        Self::new(
+            self.0.kind,
+            retry,
+            self.0.public,
+            self.0.detail.clone(),
+            self.0.correlation,
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! Names: who a token is for and what it may do. Parsed once, compared whole.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// The longest name of a tenant, provider, caller or subject, in bytes: they are metric labels, map keys and rows.
@@ -61,6 +62,18 @@ pub struct TokenKey {
     pub scopes: ScopeSet,
 }
 
+// === impl TokenKey ===
+
+impl TokenKey {
+    /// A number that differs between keys and is the same in every process that reads the same seed: for jitter, not for
+    /// maps.
+    pub fn hash_word(&self) -> u64 {
+        let mut hasher = foldhash::quality::FixedState::default().build_hasher();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 macro_rules! name {
     ($type:ident, $what:literal, $max:expr, $fix:literal) => {
         impl $type {
@@ -70,10 +83,12 @@ macro_rules! name {
             ///
             /// [`BadName`] when it is empty, too long, or holds control characters.
             pub fn parse(text: &str) -> Result<Self, BadName> {
-                let good = !text.is_empty()
-                    && text.len() <= $max
-                    && !text.chars().any(|c| c.is_control());
-                good.then(|| Self(text.into())).ok_or(BadName { what: $what, fix: $fix })
+                let good =
+                    !text.is_empty() && text.len() <= $max && !text.chars().any(|c| c.is_control());
+                good.then(|| Self(text.into())).ok_or(BadName {
+                    what: $what,
+                    fix: $fix,
+                })
             }
 
             /// The name as text.
@@ -96,10 +111,30 @@ macro_rules! name {
     };
 }
 
-name!(Tenant, "tenant", NAME_MAX_BYTES, "1 to 256 bytes without control characters");
-name!(ProviderName, "provider", NAME_MAX_BYTES, "1 to 256 bytes without control characters");
-name!(Subject, "subject", NAME_MAX_BYTES, "1 to 256 bytes without control characters");
-name!(Audience, "audience", AUDIENCE_MAX_BYTES, "1 to 1024 bytes without control characters");
+name!(
+    Tenant,
+    "tenant",
+    NAME_MAX_BYTES,
+    "1 to 256 bytes without control characters"
+);
+name!(
+    ProviderName,
+    "provider",
+    NAME_MAX_BYTES,
+    "1 to 256 bytes without control characters"
+);
+name!(
+    Subject,
+    "subject",
+    NAME_MAX_BYTES,
+    "1 to 256 bytes without control characters"
+);
+name!(
+    Audience,
+    "audience",
+    AUDIENCE_MAX_BYTES,
+    "1 to 1024 bytes without control characters"
+);
 
 // === impl Tenant ===
 
@@ -128,7 +163,10 @@ impl ScopeSet {
                 });
             }
             if all.len() == SCOPES_MAX {
-                return Err(BadName { what: "scopes", fix: "at most 64 scopes" });
+                return Err(BadName {
+                    what: "scopes",
+                    fix: "at most 64 scopes",
+                });
             }
             all.push(Arc::<str>::from(scope));
         }
@@ -149,7 +187,10 @@ impl ScopeSet {
 
     /// Whether every scope of `other` is in this set.
     pub fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|scope| self.0.binary_search(scope).is_ok())
+        other
+            .0
+            .iter()
+            .all(|scope| self.0.binary_search(scope).is_ok())
     }
 }
 

@@ -37,7 +37,11 @@ pub struct TokenRequest {
 impl Principal {
     /// A caller of this name in this tenant; `attributes` are what authentication learned, for the policy.
     pub fn new(name: &str, tenant: Tenant, attributes: Vec<(String, String)>) -> Self {
-        Self(Arc::new(PrincipalInner { name: name.to_owned(), tenant, attributes }))
+        Self(Arc::new(PrincipalInner {
+            name: name.to_owned(),
+            tenant,
+            attributes,
+        }))
     }
 
     /// The caller's name.
@@ -67,7 +71,13 @@ impl fmt::Debug for Principal {
 impl TokenRequest {
     /// The provider's own account, default scopes, no audience.
     pub fn new(provider: ProviderName) -> Self {
-        Self { provider, subject: None, scopes: None, audience: None, min_validity: Duration::ZERO }
+        Self {
+            provider,
+            subject: None,
+            scopes: None,
+            audience: None,
+            min_validity: Duration::ZERO,
+        }
     }
 
     /// For this subject.

@@ -12,7 +12,9 @@ use super::time::UnixTime;
 
 /// Names one token of one key for ever. Starts at the unix milliseconds of the key's first token and grows; compared
 /// by equality only. Below 2^53, so that it survives JSON readers that hold numbers as doubles.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Generation(u64);
 
@@ -85,7 +87,11 @@ impl Generation {
 
 impl fmt::Debug for ObtainedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} token for \"{}\" until {:?}", self.token_type, self.scopes, self.expires)
+        write!(
+            f,
+            "{} token for \"{}\" until {:?}",
+            self.token_type, self.scopes, self.expires
+        )
     }
 }
 
@@ -96,7 +102,9 @@ impl AccessToken {
     pub fn new(slot: SlotId, generation: Generation, from: &ObtainedToken) -> Option<Self> {
         let bearer = from.token_type.eq_ignore_ascii_case("bearer");
         let scheme = if bearer { "Bearer" } else { &from.token_type };
-        let mut text = Zeroizing::new(Vec::with_capacity(scheme.len() + 1 + from.value.expose().len()));
+        let mut text = Zeroizing::new(Vec::with_capacity(
+            scheme.len() + 1 + from.value.expose().len(),
+        ));
         text.extend_from_slice(scheme.as_bytes());
         text.push(b' ');
         text.extend_from_slice(from.value.expose().as_bytes());
@@ -127,7 +135,9 @@ impl AccessToken {
 
     /// The token without its scheme. For the wire only.
     pub fn raw(&self) -> &str {
-        self.header.to_str().map_or("", |text| &text[self.raw_from..])
+        self.header
+            .to_str()
+            .map_or("", |text| &text[self.raw_from..])
     }
 
     /// RFC 6749, section 7.1; `Bearer` in canonical case.

@@ -93,7 +93,13 @@ pub trait Upstream: Send + Sync + fmt::Debug {
 
 impl fmt::Debug for OutgoingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.method, self.url.origin().ascii_serialization(), self.url.path())
+        write!(
+            f,
+            "{} {}{}",
+            self.method,
+            self.url.origin().ascii_serialization(),
+            self.url.path()
+        )
     }
 }
 

@@ -1,0 +1,203 @@
+//! What operators do to credentials: hand a grant over, look, revoke.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::status::{CredentialStatus, ImportError, ImportOutcome, RevokeOutcome};
+use crate::cache::Slot;
+use crate::model::contract::Holds;
+use crate::model::credential::{Credential, CredentialState, Stored, Version, fingerprint};
+use crate::model::error::{Error, ErrorKind, Retry};
+use crate::model::event::Event;
+use crate::model::key::CredentialKey;
+use crate::model::secret::Secret;
+use crate::model::time::UnixTime;
+use crate::revoke;
+use crate::store::CommitFault;
+
+/// How often a change is decided again because a refresh committed in between: each refresh commits a few times.
+const CONFLICTS_MAX: usize = 16;
+
+// === impl Broker ===
+
+impl Broker {
+    /// Hands a grant over. Takes effect at once, from every state. Idempotent: the grant in force is a no-op.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportError::AlreadySpent`] for a grant that was replaced here before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: one commit.
+    pub async fn import_credential(
+        &self,
+        key: CredentialKey,
+        refresh_token: Secret<String>,
+        by: &str,
+    ) -> Result<ImportOutcome, ImportError> {
+        let core = &self.0;
+        if core.provider(&key.provider).is_none() {
+            return Err(ImportError::UnknownProvider);
+        }
+        let mark = fingerprint(&core.seeds.fingerprints, &refresh_token);
+        let outcome = ImportOutcome { durable: core.store.durable() };
+        for _ in 0..CONFLICTS_MAX {
+            let Stored { version, credential } = self.load(&key).await.map_err(ImportError::Failed)?;
+            let same =
+                credential.refresh_token.as_ref().is_some_and(|held| held.same_as(&refresh_token));
+            if same && credential.state == CredentialState::Live {
+                return Ok(outcome);
+            }
+            if !same && credential.spent.contains(&mark) {
+                return Err(ImportError::AlreadySpent);
+            }
+            let next = Credential {
+                refresh_token: Some(refresh_token.clone()),
+                grant_since: core.now(),
+                spent: credential.spent,
+                ..Credential::default()
+            };
+            match self.commit(&key, version, next, by).await {
+                Ok(true) => {
+                    self.slots_of(&key).iter().for_each(|slot| {
+                        slot.withdraw();
+                        slot.clear_failure();
+                    });
+                    return Ok(outcome);
+                }
+                Ok(false) => {}
+                Err(error) => return Err(ImportError::Failed(error)),
+            }
+        }
+        Err(ImportError::Failed(self.busy()))
+    }
+
+    /// The state of a credential; `None` when it was never seen.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: reads only.
+    pub async fn credential(&self, key: &CredentialKey) -> Option<CredentialStatus> {
+        let stored = self.load(key).await.ok()?;
+        (stored.version > Version::default()).then(|| CredentialStatus::of(&stored))
+    }
+
+    /// Ends a credential: its tokens are gone from memory at once, then the issuer is told.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached: nothing was revoked then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once the commit is made the credential is dead; the issuer may not be told.
+    pub async fn revoke_credential(
+        &self,
+        key: &CredentialKey,
+        by: &str,
+    ) -> Result<RevokeOutcome, Error> {
+        let core = &self.0;
+        for _ in 0..CONFLICTS_MAX {
+            let Stored { version, mut credential } = self.load(key).await?;
+            let grant = credential.refresh_token.take();
+            if let Some(grant) = &grant {
+                credential.spent.push(fingerprint(&core.seeds.fingerprints, grant));
+            }
+            let next = Credential {
+                state: CredentialState::Revoked { at: core.now() },
+                spent: credential.spent,
+                ..Credential::default()
+            };
+            if self.commit(key, version, next, by).await? {
+                let slots = self.slots_of(key);
+                let tokens: Vec<_> = slots.iter().filter_map(|slot| slot.current()).collect();
+                slots.iter().for_each(|slot| slot.withdraw());
+                let Some(provider) = core.provider(&key.provider) else {
+                    return Ok(RevokeOutcome { upstream: false });
+                };
+                let mut told = true;
+                if let Some(grant) = &grant {
+                    told &= revoke::upstream(core, &provider, key, grant, Holds::RefreshToken).await;
+                }
+                for token in tokens {
+                    let raw = Secret::from(token.raw());
+                    told &= revoke::upstream(core, &provider, key, &raw, Holds::AccessToken).await;
+                }
+                return Ok(RevokeOutcome { upstream: told });
+            }
+        }
+        Err(self.busy())
+    }
+
+    pub(super) async fn load(&self, key: &CredentialKey) -> Result<Stored, Error> {
+        self.0.store.load(key).await.map_err(|fault| self.unreachable(&fault.0))
+    }
+
+    /// True when it was committed, false when somebody else was first.
+    async fn commit(
+        &self,
+        key: &CredentialKey,
+        expected: Version,
+        next: Credential,
+        by: &str,
+    ) -> Result<bool, Error> {
+        let state = next.state;
+        match self.0.store.commit(key, expected, next).await {
+            Ok(version) => {
+                self.0.emit(&Event::CredentialChanged {
+                    key: key.clone(),
+                    state,
+                    version,
+                    by: by.to_owned(),
+                });
+                Ok(true)
+            }
+            Err(CommitFault::Conflict) => Ok(false),
+            Err(CommitFault::Unreachable(detail)) => Err(self.unreachable(&detail)),
+        }
+    }
+
+    fn slots_of(&self, key: &CredentialKey) -> Vec<Arc<Slot>> {
+        self.0.cache.slots_of(key)
+    }
+
+    fn unreachable(&self, detail: &str) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            Retry::After(std::time::Duration::from_secs(1)),
+            "the store cannot be reached",
+            format!("the store: {detail}"),
+            self.0.correlation(),
+        )
+    }
+
+    fn busy(&self) -> Error {
+        self.unreachable("the credential changed under every attempt")
+    }
+}
+
+// === impl CredentialStatus ===
+
+impl CredentialStatus {
+    pub(super) fn of(stored: &Stored) -> Self {
+        let credential = &stored.credential;
+        let (cause, since) = match credential.state {
+            CredentialState::Live => (None, credential.grant_since),
+            CredentialState::Suspended { until } => {
+                (Some(format!("until {}", until.as_secs())), UnixTime::default())
+            }
+            CredentialState::Uncertain { since } => (Some("lost_answer".to_owned()), since),
+            CredentialState::ReauthorizationRequired { since, cause } => {
+                (Some(cause.label().to_owned()), since)
+            }
+            CredentialState::Revoked { at } => (Some("operator".to_owned()), at),
+        };
+        Self {
+            state: credential.state.label(),
+            cause,
+            since: since.as_secs(),
+            version: stored.version.0,
+        }
+    }
+}

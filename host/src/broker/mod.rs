@@ -1,0 +1,346 @@
+//! The broker: the story of a token, a screen per verb.
+//!
+//! Here: what a caller asks (`token`, `reject`, `handle`). Beside it: how a broker is set up (`setup`), what operators do
+//! (`operate`, `credentials`) and see (`look`).
+
+mod credentials;
+mod handle;
+mod look;
+mod operate;
+mod setup;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use handle::TokenHandle;
+pub use operate::{builtin, inspect};
+pub use setup::Builder;
+pub use status::{
+    BrokerSettings, CredentialStatus, Explanation, ImportError, ImportOutcome, Inspection, Issued,
+    PolicySettings, ProviderStatus, Readiness, RejectOutcome, RejectReport, RevokeOutcome,
+    SetupMistake, StartError, SwapError, Swapped,
+};
+
+use crate::authorize::{Denial, authorize};
+use crate::cache::{Decision, Full, Hit, Pin, Rejection, Slot};
+use crate::core::{Core, Landed};
+use crate::model::contract::{Cause, Rejection, Verdict};
+use crate::model::error::{Error, ErrorKind, Retry};
+use crate::model::event::Event;
+use crate::model::freshness::{Freshness, Life, Validity};
+use crate::model::policy::{Principal, TokenRequest};
+use crate::model::time::UnixTime;
+use crate::model::token::{AccessToken, Generation};
+use crate::refresh::{self, Want};
+
+/// When to try again where rejecting a token cannot help: long enough that a misconfigured resource drives nothing.
+const REJECTION_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a slot that was evicted between two lines is looked up again: more than once means that the cache is far too
+/// small.
+const PIN_TRIES: usize = 3;
+
+/// Obtains, keeps and renews tokens. Cheap to clone; every clone is the same broker.
+#[derive(Clone)]
+pub struct Broker(pub(crate) Arc<Core>);
+
+// === impl Broker ===
+
+impl Broker {
+    /// Sets one up.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A valid token: out of memory when there is one, else from the one refresh that everybody waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Denied`] when the policy says no; the flight's failure when there is no token; and
+    /// [`ErrorKind::Unavailable`] when the provider's `refresh.timeout`, counted from arrival, passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the refresh belongs to the broker and goes on.
+    pub async fn token(&self, principal: &Principal, request: &TokenRequest) -> Result<Issued, Error> {
+        let arrived = self.0.now();
+        let entry = match self.0.cache.lookup(principal, request, self.0.epoch.current(), arrived) {
+            Some(Hit::Fresh { token, max_lifetime }) => {
+                return Ok(issue(token, max_lifetime, arrived));
+            }
+            known => self.entry(known, principal, request, arrived).await?,
+        };
+        let token = self.obtain(&entry, request.min_validity, arrived).await?;
+        Ok(issue(token, entry.decision.max_lifetime, self.0.now()))
+    }
+
+    /// A caller's token was refused by a resource: get another, if that helps.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::token`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn reject(
+        &self,
+        principal: &Principal,
+        request: &TokenRequest,
+        report: &RejectReport,
+    ) -> Result<(Issued, RejectOutcome), Error> {
+        let core = &self.0;
+        let now = core.now();
+        let known = core.cache.lookup(principal, request, core.epoch.current(), now);
+        let entry = self.entry(known, principal, request, now).await?;
+        let slot = &entry.pin;
+        let (token, outcome) = match self.judge(slot, report, now).await {
+            Judged::Kept(retry_after) => {
+                let token = self.obtain(&entry, Duration::ZERO, now).await?;
+                (token, RejectOutcome::Kept { retry_after })
+            }
+            Judged::Replaced => {
+                let token = self.obtain(&entry, Duration::ZERO, now).await?;
+                (token, RejectOutcome::AlreadyReplaced)
+            }
+            Judged::Renew(seen) => {
+                let token =
+                    self.wait(slot, Want { cause: Cause::Rejected, seen: Some(seen) }).await?;
+                if token.generation() == seen {
+                    // The issuer gave the same token again: another request would not change that.
+                    (token, RejectOutcome::Kept { retry_after: REJECTION_PAUSE })
+                } else {
+                    (token, RejectOutcome::Refreshed)
+                }
+            }
+        };
+        self.0.emit(&Event::TokenRejected {
+            key: slot.key().clone(),
+            generation: Generation::from_number(report.generation).unwrap_or(token.generation()),
+            outcome: outcome.label(),
+            caller: principal.name().to_owned(),
+        });
+        Ok((issue(token, entry.decision.max_lifetime, self.0.now()), outcome))
+    }
+
+    async fn judge(&self, slot: &Slot, report: &RejectReport, now: UnixTime) -> Judged {
+        let Some(generation) = Generation::from_number(report.generation) else {
+            return Judged::Kept(REJECTION_PAUSE);
+        };
+        let is_current = slot.servable(now).is_ok_and(|token| token.generation() == generation);
+        if is_current && !self.is_dead(slot, report).await {
+            return Judged::Kept(REJECTION_PAUSE);
+        }
+        match slot.reject(generation, now) {
+            Rejection::Renew => Judged::Renew(generation),
+            Rejection::AlreadyReplaced => Judged::Replaced,
+            Rejection::Kept { retry_after } => Judged::Kept(retry_after.unwrap_or(REJECTION_PAUSE)),
+        }
+    }
+
+    /// Asks the plugin whether the resource's words mean that the token is dead. No words, or no answer: believe the caller,
+    /// within the pause.
+    async fn is_dead(&self, slot: &Slot, report: &RejectReport) -> bool {
+        let Some(status) = report.status else { return true };
+        let Some(provider) = self.0.provider(&slot.key().credential.provider) else { return true };
+        let rejection = Rejection {
+            status,
+            www_authenticate: report.www_authenticate.clone(),
+            settings: provider.plugin_settings.clone(),
+        };
+        match provider.plugin.classify(&rejection).await {
+            Ok(verdict) => verdict == Verdict::TokenDead,
+            Err(fault) => {
+                self.0.emit(&Event::PluginFailed {
+                    provider: provider.settings.name.as_str().to_owned(),
+                    label: fault.label(),
+                    detail: fault.to_string(),
+                });
+                true
+            }
+        }
+    }
+
+    /// The remembered decision, or a new one, with a hold on the key's slot.
+    async fn entry(
+        &self,
+        known: Option<Hit>,
+        principal: &Principal,
+        request: &TokenRequest,
+        now: UnixTime,
+    ) -> Result<Entry, Error> {
+        let core = &self.0;
+        match known {
+            Some(Hit::Known { slot, decision }) => {
+                if let Some(pin) = slot.pin() {
+                    return Ok(Entry { pin, decision });
+                }
+            }
+            Some(Hit::Fresh { token: _, max_lifetime: _ }) | None => {}
+        }
+        // Before the snapshot is read: a change from here on ends the decision.
+        let epoch = core.epoch.current();
+        let snapshot = core.snapshot();
+        let permit = authorize(&snapshot, principal, request, now)
+            .await
+            .map_err(|denial| denied(core, principal, request, denial))?;
+        let decision = Decision {
+            epoch,
+            allowed_until: permit.until(),
+            max_lifetime: permit.max_lifetime(),
+        };
+        for _ in 0..PIN_TRIES {
+            let slot = core
+                .cache
+                .slot_or_insert(permit.key(), principal, now)
+                .map_err(|full| crowded(core, principal, full))?;
+            if let Some(pin) = slot.pin() {
+                core.cache.remember(principal, request, &slot, decision, now);
+                return Ok(Entry { pin, decision });
+            }
+        }
+        Err(crowded(core, principal, Full::Cache))
+    }
+
+    /// The token in the slot, or the one that comes of its flight.
+    async fn obtain(&self, entry: &Entry, min_validity: Duration, now: UnixTime) -> Landed {
+        match look(&self.0, &entry.pin, min_validity, now) {
+            Look::Token(token) => Ok(token),
+            // The best there is beats an error.
+            Look::Better(token, want) => Ok(self.wait(&entry.pin, want).await.unwrap_or(token)),
+            Look::None(want) => self.wait(&entry.pin, want).await,
+        }
+    }
+
+    /// Waits for the flight of a slot, at most for the provider's timeout.
+    async fn wait(&self, slot: &Pin, want: Want) -> Landed {
+        let core = &self.0;
+        if let Some(error) = slot.failure(core.now()) {
+            return Err(error);
+        }
+        let follow = refresh::join(core, slot, want)?;
+        let provider = core.provider(&slot.key().credential.provider);
+        let patience = provider.as_ref().map_or(Duration::ZERO, |p| p.settings.refresh.timeout);
+        if let Some(provider) = provider {
+            // The flight may have been started when nobody waited.
+            core.budget(&provider).hurry(slot.id());
+        }
+        match tokio::time::timeout(patience, follow.wait()).await {
+            Ok(landed) => landed,
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                Retry::After(Duration::from_secs(1)),
+                "no token came in time; the refresh goes on",
+                format!("the caller waited {patience:?}, the provider's refresh.timeout"),
+                core.correlation(),
+            )),
+        }
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("snapshot", &self.0.snapshot().revision).finish_non_exhaustive()
+    }
+}
+
+/// Permission to a key, and a hold on its slot.
+pub(crate) struct Entry {
+    pub(crate) pin: Pin,
+    pub(crate) decision: Decision,
+}
+
+/// What a look at a slot says.
+enum Look {
+    /// Here it is.
+    Token(Arc<AccessToken>),
+    /// Here is one, but a longer-lived one was asked for and may be had.
+    Better(Arc<AccessToken>, Want),
+    /// There is none.
+    None(Want),
+}
+
+/// Looks at a slot and nudges its refresh when that is due.
+fn look(core: &Arc<Core>, slot: &Pin, min_validity: Duration, now: UnixTime) -> Look {
+    slot.touch(now);
+    let Ok(token) = slot.servable(now) else {
+        let seen = slot.current().map(|token| token.generation());
+        return Look::None(Want { cause: Cause::First, seen });
+    };
+    let want = Want { cause: Cause::Expiring, seen: Some(token.generation()) };
+    let life = Life { issued: token.issued(), expires: token.expires() };
+    if life.validity(min_validity, now) == Validity::Renew {
+        return Look::Better(token, want);
+    }
+    if slot.freshness(now) == Freshness::Expiring {
+        nudge(core, slot, want, now);
+    }
+    Look::Token(token)
+}
+
+/// Starts a refresh that nobody waits for, unless it failed a moment ago.
+pub(crate) fn nudge(core: &Arc<Core>, slot: &Pin, want: Want, now: UnixTime) {
+    if slot.failure(now).is_none() {
+        // A process that drains, or a flight with too many waiters, needs no nudge.
+        let _ = refresh::join(core, slot, want);
+    }
+}
+
+enum Judged {
+    Kept(Duration),
+    Replaced,
+    Renew(Generation),
+}
+
+fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime) -> Issued {
+    let expires = match max_lifetime {
+        Some(max) => token.expires().min(now.plus(max)),
+        None => token.expires(),
+    };
+    let scopes = token.scopes().clone();
+    Issued { token, expires, scopes }
+}
+
+fn denied(core: &Core, principal: &Principal, request: &TokenRequest, denial: Denial) -> Error {
+    let correlation = core.correlation();
+    if let Some((label, detail)) = denial.fault {
+        core.emit(&Event::PluginFailed { provider: "policy".to_owned(), label, detail });
+    }
+    core.emit(&Event::Denied {
+        caller: principal.name().to_owned(),
+        tenant: principal.tenant().clone(),
+        provider: request.provider.as_str().to_owned(),
+        code: denial.code.clone(),
+        fix: denial.fix.clone(),
+        correlation,
+    });
+    Error::new(
+        ErrorKind::Denied,
+        Retry::Never,
+        "this caller may not have this token",
+        format!("{}: {}", denial.code, denial.fix),
+        correlation,
+    )
+}
+
+fn crowded(core: &Core, principal: &Principal, full: Full) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        Retry::After(Duration::from_secs(10)),
+        "no room for another token now",
+        format!("the cache is full ({full:?}, caller {principal:?}) and every key in it is held"),
+        core.correlation(),
+    )
+}
+
+impl RejectOutcome {
+    /// As the interface writes it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Refreshed => "refreshed",
+            Self::AlreadyReplaced => "already_replaced",
+            Self::Kept { .. } => "kept",
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! One key's place: its token, the words that a reader looks at first, and what is remembered of its failures.
+//!
+//! Readers of the fast path (`handle`) look at two atomics only. They find out that their copy is stale by its
+//! generation, which changes inside the cell's lock, and then read the cell. Who may read is not decided here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rejects::{Rejection, Rejects};
+use crate::model::error::{Error, Retry};
+use crate::model::freshness::{Freshness, Life};
+use crate::model::key::TokenKey;
+use crate::model::time::UnixTime;
+use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId};
+use crate::shim::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::shim::{self, RwLock};
+
+/// In place of a generation: there is no token.
+const NO_TOKEN: u64 = 0;
+/// In place of a generation: the slot is closed for good.
+const CLOSED: u64 = u64::MAX;
+/// In place of a time: never.
+const NEVER: u64 = u64::MAX;
+/// How often a hit writes when the key was used, at most: a write per hit would pass the line between the cores.
+const USE_STAMP_EVERY: Duration = Duration::from_secs(1);
+
+/// A key's place in the cache.
+pub struct Slot {
+    id: SlotId,
+    key: TokenKey,
+    /// Number of the generation in the cell, or [`NO_TOKEN`], or [`CLOSED`]. Stored with the cell locked for writing,
+    /// after the cell was changed: whoever sees a new number finds the token that belongs to it.
+    generation: AtomicU64,
+    /// Until when the token in the cell is handed out, in unix milliseconds. Stored like `generation`; by itself it may
+    /// only end a copy's life earlier, never prolong it.
+    serve_until: AtomicU64,
+    /// When it is to be renewed, in unix milliseconds, or [`NEVER`]. Whoever plans stores it; the scheduler's entries
+    /// are valid only while they name this time.
+    due: AtomicU64,
+    /// When somebody last asked, in unix milliseconds, to about [`USE_STAMP_EVERY`].
+    used: AtomicU64,
+    /// Somebody asked since the current token was published.
+    asked: AtomicBool,
+    /// Handles, waiters and flights that keep this slot from being evicted. Only grows from zero with the cell locked
+    /// for reading, and is judged with the cell locked for writing.
+    pins: AtomicUsize,
+    /// Held for moving a pointer, or for the few words beside it; never across `.await`, and nothing is taken
+    /// while it is held.
+    cell: RwLock<Cell>,
+}
+
+struct Cell {
+    token: Option<Arc<AccessToken>>,
+    /// The last generation that was current here; outlives its token, so that numbers only grow.
+    last: Option<Generation>,
+    closed: bool,
+    era: Era,
+    failure: Option<Failure>,
+    /// Failures in a row.
+    attempts: u32,
+    /// Answers in a row that brought no longer life.
+    stalled: u32,
+    rejects: Rejects,
+    permit: Option<Permitted>,
+}
+
+struct Failure {
+    error: Error,
+    until: UnixTime,
+}
+
+/// The latest end of the permits to this key, under one policy.
+struct Permitted {
+    epoch: u64,
+    until: UnixTime,
+}
+
+/// A stretch of a slot's life between two withdrawals. Whoever obtains a token takes it before it starts: a token
+/// asked for before a withdrawal is not published after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Era(u64);
+
+/// Why a token was not published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotPublishable {
+    /// It cannot be a header value (RFC 9110, section 5.5).
+    NotAHeader,
+    /// It is already over.
+    Expired,
+    /// An older one than the slot had.
+    Older,
+    /// The key's tokens were withdrawn after it was asked for.
+    Withdrawn,
+    /// The slot was evicted or revoked.
+    Closed,
+}
+
+/// Why a slot has no token to hand out now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotReady {
+    /// It has none.
+    Absent,
+    /// It is over, or about to be.
+    Expired,
+    /// The permit ended, or policy changed: authorize again.
+    Denied,
+    /// Evicted or revoked: look the key up again.
+    Closed,
+    /// It belongs to another slot. Cannot happen; if it does, it is an error and no answer.
+    Foreign,
+}
+
+/// Keeps a slot from being evicted while it lives.
+pub struct Pin(Arc<Slot>);
+
+// === impl Slot ===
+
+impl Slot {
+    pub(super) fn new(id: SlotId, key: TokenKey, now: UnixTime) -> Self {
+        Self {
+            id,
+            key,
+            generation: AtomicU64::new(NO_TOKEN),
+            serve_until: AtomicU64::new(0),
+            due: AtomicU64::new(NEVER),
+            used: AtomicU64::new(now.as_millis()),
+            asked: AtomicBool::new(true),
+            pins: AtomicUsize::new(0),
+            cell: RwLock::new(Cell {
+                token: None,
+                last: None,
+                closed: false,
+                era: Era(0),
+                failure: None,
+                attempts: 0,
+                stalled: 0,
+                rejects: Rejects::default(),
+                permit: None,
+            }),
+        }
+    }
+
+    /// Its name in this process.
+    pub fn id(&self) -> SlotId {
+        self.id
+    }
+
+    /// Whose place it is.
+    pub fn key(&self) -> &TokenKey {
+        &self.key
+    }
+
+    // --- reading -------------------------------------------------------------------------------------------------
+
+    /// The token it holds, over or not: what an operator sees, and what a renewal replaces. Callers get
+    /// [`Slot::servable`].
+    pub fn current(&self) -> Option<Arc<AccessToken>> {
+        shim::read(&self.cell).token.clone()
+    }
+
+    /// The token to hand out at `now`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn servable(&self, now: UnixTime) -> Result<Arc<AccessToken>, NotReady> {
+        let cell = shim::read(&self.cell);
+        if cell.closed {
+            return Err(NotReady::Closed);
+        }
+        let token = cell.token.as_ref().ok_or(NotReady::Absent)?;
+        if token.slot() != self.id {
+            return Err(NotReady::Foreign);
+        }
+        if now >= life(token).serve_until() {
+            return Err(NotReady::Expired);
+        }
+        Ok(Arc::clone(token))
+    }
+
+    /// How its token stands; no token is [`Freshness::Expired`]. Takes no lock.
+    pub fn freshness(&self, now: UnixTime) -> Freshness {
+        if now.as_millis() >= self.serve_until.load(Ordering::Acquire) {
+            Freshness::Expired
+        } else if now >= self.due() {
+            Freshness::Expiring
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// True once it was evicted or revoked; nothing reopens it.
+    pub fn is_closed(&self) -> bool {
+        self.generation.load(Ordering::Acquire) == CLOSED
+    }
+
+    /// True while a copy of this generation is the current one and not over by the issuer's newest word.
+    #[inline]
+    pub(super) fn is_current(&self, generation: Generation, now: UnixTime) -> bool {
+        self.generation.load(Ordering::Acquire) == generation.number()
+            && now.as_millis() < self.serve_until.load(Ordering::Relaxed)
+    }
+
+    // --- publishing ----------------------------------------------------------------------------------------------
+
+    /// The stretch it is in: to be taken before a token is asked for.
+    pub fn era(&self) -> Era {
+        shim::read(&self.cell).era
+    }
+
+    /// Makes a token the current one, under the next generation. The same token again keeps its generation (one name,
+    /// one token) and takes the new end. Forgets the failures.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not published; nothing changed then.
+    pub fn publish(
+        &self,
+        era: Era,
+        from: &ObtainedToken,
+        now: UnixTime,
+    ) -> Result<Arc<AccessToken>, NotPublishable> {
+        self.place(era, from, now, |cell| {
+            let same = cell
+                .token
+                .as_ref()
+                .filter(|held| held.raw() == from.value.expose());
+            Ok(match (same, cell.last) {
+                (Some(held), _) => held.generation(),
+                (None, Some(last)) => last.next(now),
+                (None, None) => Generation::first(now),
+            })
+        })
+    }
+
+    /// Makes a token the current one that already has a name: from the store, or from another node.
+    ///
+    /// # Errors
+    ///
+    /// As [`Slot::publish`], and [`NotPublishable::Older`]: readers never go back.
+    pub fn adopt(
+        &self,
+        era: Era,
+        from: &ObtainedToken,
+        generation: Generation,
+        now: UnixTime,
+    ) -> Result<Arc<AccessToken>, NotPublishable> {
+        self.place(era, from, now, |cell| match cell.last {
+            Some(last) if generation < last => Err(NotPublishable::Older),
+            _ => Ok(generation),
+        })
+    }
+
+    fn place(
+        &self,
+        era: Era,
+        from: &ObtainedToken,
+        now: UnixTime,
+        name: impl FnOnce(&Cell) -> Result<Generation, NotPublishable>,
+    ) -> Result<Arc<AccessToken>, NotPublishable> {
+        let mut cell = shim::write(&self.cell);
+        if cell.closed {
+            return Err(NotPublishable::Closed);
+        }
+        if cell.era != era {
+            return Err(NotPublishable::Withdrawn);
+        }
+        let generation = name(&cell)?;
+        let token =
+            AccessToken::new(self.id, generation, from).ok_or(NotPublishable::NotAHeader)?;
+        let token = Arc::new(token);
+        let new = life(&token);
+        if now >= new.serve_until() {
+            return Err(NotPublishable::Expired);
+        }
+        let old = cell.token.replace(Arc::clone(&token));
+        let gained = old
+            .as_deref()
+            .is_none_or(|old| !new.is_no_gain_over(life(old)));
+        cell.stalled = if gained {
+            0
+        } else {
+            cell.stalled.saturating_add(1)
+        };
+        cell.last = Some(generation);
+        cell.failure = None;
+        cell.attempts = 0;
+        cell.rejects.published(generation, now);
+        self.asked.store(false, Ordering::Relaxed);
+        // Until somebody plans, the new token is not to be renewed; the old one's time means nothing for it.
+        self.due.store(NEVER, Ordering::Relaxed);
+        self.serve_until
+            .store(new.serve_until().as_millis(), Ordering::Release);
+        self.generation
+            .store(generation.number(), Ordering::Release);
+        // The old token's memory is zeroed after the lock is gone.
+        drop(cell);
+        drop(old);
+        Ok(token)
+    }
+
+    /// Takes the token away: its credential was revoked or replaced. The slot stays usable, and a renewal under way
+    /// is not published.
+    pub fn withdraw(&self) {
+        let mut cell = shim::write(&self.cell);
+        let old = cell.token.take();
+        cell.era = Era(cell.era.0 + 1);
+        self.serve_until.store(0, Ordering::Release);
+        if !cell.closed {
+            self.generation.store(NO_TOKEN, Ordering::Release);
+        }
+        drop(cell);
+        drop(old);
+    }
+
+    /// Closes it for good: evicted, or its key ended. Every handle sees it on its next look.
+    pub fn close(&self) {
+        self.close_if(|_| true);
+    }
+
+    /// Closes it unless somebody holds on to it; says whether it did.
+    pub(super) fn close_unless_pinned(&self) -> bool {
+        self.close_if(|pins| pins == 0)
+    }
+
+    fn close_if(&self, judge: impl FnOnce(usize) -> bool) -> bool {
+        let mut cell = shim::write(&self.cell);
+        // No pin can be taken now: taking the first one needs the cell.
+        if !judge(self.pins.load(Ordering::Acquire)) {
+            return false;
+        }
+        let old = cell.token.take();
+        cell.closed = true;
+        self.serve_until.store(0, Ordering::Release);
+        self.generation.store(CLOSED, Ordering::Release);
+        drop(cell);
+        drop(old);
+        true
+    }
+
+    // --- failing and rejecting -----------------------------------------------------------------------------------
+
+    /// The remembered failure while its back-off lasts, with what is left of its waiting time.
+    pub fn failure(&self, now: UnixTime) -> Option<Error> {
+        let cell = shim::read(&self.cell);
+        let failure = cell
+            .failure
+            .as_ref()
+            .filter(|failure| now < failure.until)?;
+        Some(match failure.error.retry() {
+            Retry::After(_) => failure
+                .error
+                .with_retry(Retry::After(failure.until.since(now))),
+            Retry::Never | Retry::Human => failure.error.clone(),
+        })
+    }
+
+    /// Remembers a failure until `until` and counts it; everybody who asks before then gets it.
+    pub fn remember_failure(&self, error: Error, until: UnixTime) {
+        let mut cell = shim::write(&self.cell);
+        cell.attempts = cell.attempts.saturating_add(1);
+        cell.failure = Some(Failure { error, until });
+    }
+
+    /// Forgets the failures: an operator or new settings may have mended what failed.
+    pub fn clear_failure(&self) {
+        let mut cell = shim::write(&self.cell);
+        cell.attempts = 0;
+        cell.failure = None;
+    }
+
+    /// Failures in a row.
+    pub fn attempts(&self) -> u32 {
+        shim::read(&self.cell).attempts
+    }
+
+    /// Answers in a row that brought no longer life: what `Plan::new` asks for.
+    pub fn stalled(&self) -> u32 {
+        shim::read(&self.cell).stalled
+    }
+
+    /// What a resource's refusal of `generation` leads to.
+    ///
+    /// After [`Rejection::Renew`] and once it leads the flight, the renewer looks again whether `generation` is still
+    /// current: another flight may have landed in between.
+    pub fn reject(&self, generation: Generation, now: UnixTime) -> Rejection {
+        let mut cell = shim::write(&self.cell);
+        let current = cell
+            .token
+            .as_deref()
+            .map(|token| (token.generation(), life(token)));
+        cell.rejects.decide(generation, current, now)
+    }
+
+    // --- planning and use ----------------------------------------------------------------------------------------
+
+    /// When it is to be renewed; [`UnixTime::MAX`] when nothing is planned.
+    pub fn due(&self) -> UnixTime {
+        UnixTime::from_millis(self.due.load(Ordering::Relaxed))
+    }
+
+    /// Plans its renewal; [`UnixTime::MAX`] plans none. To wake it then, file it with the scheduler.
+    pub fn set_due(&self, due: UnixTime) {
+        self.due.store(due.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Notes that somebody asked.
+    #[inline]
+    pub fn touch(&self, now: UnixTime) {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        if now.since(self.idle_since()) >= USE_STAMP_EVERY {
+            self.used.store(now.as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// When somebody last asked. A handle in use notes it once per published token only.
+    pub fn idle_since(&self) -> UnixTime {
+        UnixTime::from_millis(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Notes a permit to this key: the scheduler renews only what somebody may have.
+    pub fn permit(&self, epoch: u64, until: UnixTime) {
+        let mut cell = shim::write(&self.cell);
+        match &mut cell.permit {
+            Some(held) if held.epoch == epoch => held.until = held.until.max(until),
+            Some(held) if held.epoch > epoch => {}
+            permit => *permit = Some(Permitted { epoch, until }),
+        }
+    }
+
+    /// Whether to renew it before its end: somebody asked since it was published, and somebody may have it. A key that
+    /// nobody asked for during the life of a token is left to lapse.
+    pub fn wants_renewal(&self, epoch: u64, now: UnixTime) -> bool {
+        self.asked.load(Ordering::Relaxed) && {
+            let cell = shim::read(&self.cell);
+            let permitted = |held: &Permitted| held.epoch == epoch && now < held.until;
+            !cell.closed && cell.permit.as_ref().is_some_and(permitted)
+        }
+    }
+
+    /// Holds on to it. `None` when it was closed: look the key up again.
+    pub fn pin(self: &Arc<Self>) -> Option<Pin> {
+        let cell = shim::read(&self.cell);
+        if cell.closed {
+            return None;
+        }
+        self.pins.fetch_add(1, Ordering::AcqRel);
+        drop(cell);
+        Some(Pin(Arc::clone(self)))
+    }
+
+    /// How many handles, waiters and flights hold on to it.
+    pub fn pins(&self) -> usize {
+        self.pins.load(Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot")
+            .field("id", &self.id)
+            .field("key", &self.key)
+            .field("pins", &self.pins())
+            .finish_non_exhaustive()
+    }
+}
+
+fn life(token: &AccessToken) -> Life {
+    Life {
+        issued: token.issued(),
+        expires: token.expires(),
+    }
+}
+
+// === impl Pin ===
+
+impl Pin {
+    /// The slot, to keep without holding on to it.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Pin {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        &self.0
+    }
+}
+
+impl Clone for Pin {
+    fn clone(&self) -> Self {
+        // `self` holds on to it, so this is not the first one and needs no lock.
+        self.0.pins.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+//! The parts of a broker, wired: what a flight, a caller and an operator's order share. Holds state; decides nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::{Cache, CoarseClock, PolicyEpoch, Slot};
+use crate::flight::Flights;
+use crate::gate::Gates;
+use crate::model::contract::PolicyPlugin;
+use crate::model::error::{Correlation, Error, ErrorKind, Retry};
+use crate::model::event::{Event, Observer};
+use crate::model::key::{CredentialKey, ProviderName};
+use crate::model::secret::Secret;
+use crate::model::time::{Clock, UnixTime};
+use crate::model::token::{AccessToken, SlotId};
+use crate::observe::{Metrics, Timeline};
+use crate::refresh;
+use crate::schedule::{Budget, Budgets, Refresher, Scheduler};
+use crate::secrets::SecretReader;
+use crate::snapshot::{Provider, Snapshot};
+use crate::store::Store;
+use crate::wasm::Catalog;
+
+/// How one flight ended, for everyone who waited.
+pub(crate) type Landed = Result<Arc<AccessToken>, Error>;
+
+/// Everything a broker shares. The table of what is mutable and what guards it is in `lib.rs`.
+pub(crate) struct Core {
+    /// Itself: a handle nudges through it without keeping the broker alive.
+    pub(crate) me: Weak<Core>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) coarse: CoarseClock,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) secrets: SecretReader,
+    pub(crate) catalog: Catalog,
+    /// What is in force. Read once per decision, written by swaps and reloads only; not held across an await.
+    pub(crate) snapshot: RwLock<Arc<Snapshot>>,
+    /// One change of the snapshot at a time; held across the compilation of a plugin, touched by no caller.
+    pub(crate) changing: tokio::sync::Mutex<Previous>,
+    /// Grows when a remembered decision may be wrong: policy, rules or default scopes changed.
+    pub(crate) epoch: PolicyEpoch,
+    pub(crate) cache: Cache,
+    pub(crate) flights: Flights<SlotId, Landed>,
+    pub(crate) gates: Gates<CredentialKey>,
+    /// What each provider can take; outlives swaps.
+    pub(crate) budgets: Budgets,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) seeds: Seeds,
+    correlations: AtomicU64,
+}
+
+/// What a rollback goes back to.
+#[derive(Default)]
+pub(crate) struct Previous {
+    pub(crate) providers: HashMap<ProviderName, Arc<Provider>>,
+    pub(crate) policy: Option<Arc<dyn PolicyPlugin>>,
+}
+
+/// Randomness drawn once per process.
+pub(crate) struct Seeds {
+    /// Makes jitter differ between processes.
+    pub(crate) node: u64,
+    /// Keys the fingerprints of settings and of spent grants.
+    pub(crate) fingerprints: Secret<[u8; 32]>,
+}
+
+/// The parts that are given, rather than made.
+pub(crate) struct Given {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) coarse: CoarseClock,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) secrets: SecretReader,
+    pub(crate) catalog: Catalog,
+    pub(crate) cache: Cache,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) seeds: Seeds,
+}
+
+// === impl Core ===
+
+impl Core {
+    pub(crate) fn new(given: Given) -> Arc<Self> {
+        let scheduler = Scheduler::new(given.clock.now());
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            coarse: given.coarse,
+            clock: given.clock,
+            observer: given.observer,
+            metrics: given.metrics,
+            timeline: given.timeline,
+            store: given.store,
+            secrets: given.secrets,
+            catalog: given.catalog,
+            snapshot: RwLock::new(Arc::new(given.snapshot)),
+            changing: tokio::sync::Mutex::default(),
+            epoch: PolicyEpoch::default(),
+            cache: given.cache,
+            flights: flights(me.clone()),
+            gates: Gates::default(),
+            budgets: Budgets::new(scheduler.freed()),
+            scheduler,
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            correlations: AtomicU64::new(given.seeds.node),
+            seeds: given.seeds,
+        })
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn provider(&self, name: &ProviderName) -> Option<Arc<Provider>> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).providers.get(name).cloned()
+    }
+
+    /// Puts another snapshot in force.
+    pub(crate) fn put(&self, snapshot: Snapshot) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+
+    /// Makes every remembered decision be taken again.
+    pub(crate) fn forget_decisions(&self) {
+        let epoch = self.epoch.advance();
+        self.cache.forget_before(epoch);
+    }
+
+    pub(crate) fn emit(&self, event: &Event) {
+        self.observer.observe(event);
+    }
+
+    /// A number that no other failure of this process has.
+    pub(crate) fn correlation(&self) -> Correlation {
+        Correlation(self.correlations.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What this provider can take.
+    pub(crate) fn budget(&self, provider: &Provider) -> Arc<Budget> {
+        self.budgets.of(&provider.settings.name, provider.settings.refresh.concurrency)
+    }
+
+    /// Slots that hold or held tokens of one provider.
+    pub(crate) fn slots_of(&self, provider: &ProviderName) -> Vec<Arc<Slot>> {
+        let mut slots = self.cache.slots();
+        slots.retain(|slot| slot.key().credential.provider == *provider);
+        slots
+    }
+}
+
+impl Refresher for Core {
+    fn room(&self, provider: &ProviderName) -> usize {
+        self.provider(provider).map_or(0, |provider| self.budget(&provider).room(self.now()))
+    }
+}
+
+/// Flights whose waiters are told when the task that led them is gone.
+fn flights(core: Weak<Core>) -> Flights<SlotId, Landed> {
+    Flights::new(move || {
+        let correlation = core.upgrade().map_or(Correlation(0), |core| core.correlation());
+        Err(Error::new(
+            ErrorKind::Internal,
+            Retry::After(refresh::ABORTED_PAUSE),
+            "Keyfob failed: see the operator's log",
+            "the refresh ended without a result",
+            correlation,
+        ))
+    })
+}

@@ -1,0 +1,113 @@
+//! Whether a credential's grant may be presented now, given its state and what is known of its rotation.
+
+use std::time::Duration;
+
+use super::{Failure, Plan};
+use crate::model::contract::{Cause, Rotation};
+use crate::model::credential::{AfterLostAnswer, Credential, CredentialState, EndCause, Seen};
+use crate::model::time::UnixTime;
+
+/// What is known of a grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Knowledge {
+    /// Presenting it twice is harmless.
+    Reusable,
+    /// Presenting it twice is harmless for a while.
+    Grace(Duration),
+    /// Nothing, and it was never refreshed here.
+    Unknown,
+    /// It is good once.
+    SingleUse,
+}
+
+/// Whether to go on.
+pub(super) enum Admission {
+    /// Yes.
+    Go,
+    /// Yes, once: its last answer was lost and nothing is left to lose.
+    Probe,
+    /// Not now.
+    Wait(Failure),
+    /// No, and the credential changes its state.
+    End(CredentialState, Failure),
+}
+
+// === impl Knowledge ===
+
+impl Knowledge {
+    /// What was declared wins over what was seen, except that a rotation once seen is believed over "unknown".
+    pub(super) fn of(declared: Rotation, grace: Duration, seen: Seen) -> Self {
+        match declared {
+            Rotation::Never => Self::Reusable,
+            Rotation::Grace => Self::Grace(grace),
+            Rotation::SingleUse => Self::SingleUse,
+            Rotation::Unknown if seen.rotated => Self::SingleUse,
+            Rotation::Unknown if seen.stayed => Self::Reusable,
+            Rotation::Unknown => Self::Unknown,
+        }
+    }
+}
+
+pub(super) fn admit(credential: &Credential, plan: &Plan, now: UnixTime) -> Admission {
+    match credential.state {
+        CredentialState::Revoked { .. } => Admission::Wait(Failure::reauthorize(
+            "revoked",
+            "an operator revoked this credential",
+        )),
+        CredentialState::ReauthorizationRequired { cause, .. } => {
+            let (code, detail) = match cause {
+                EndCause::Refused => ("refused", "the issuer refused the grant"),
+                EndCause::LostAnswer => {
+                    ("lost_answer", "the grant was presented and no answer came")
+                }
+            };
+            Admission::Wait(Failure::reauthorize(code, detail))
+        }
+        CredentialState::Suspended { until } if until > now => Admission::Wait(
+            Failure::unavailable("suspended", "the credential is suspended")
+                .after(until.since(now)),
+        ),
+        CredentialState::Uncertain { since } => uncertain(since, credential.seen, plan, now),
+        CredentialState::Live | CredentialState::Suspended { .. } => match credential.intent {
+            None => Admission::Go,
+            Some(intent) if intent.over_at > now => Admission::Wait(
+                Failure::unavailable("in_flight", "another attempt may still be under way")
+                    .after(intent.over_at.since(now)),
+            ),
+            Some(intent) => uncertain(intent.at, credential.seen, plan, now),
+        },
+    }
+}
+
+/// The last presentation got no answer.
+fn uncertain(since: UnixTime, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
+    let knowledge = Knowledge::of(plan.rotation, plan.grace, seen);
+    match knowledge {
+        Knowledge::Reusable => return Admission::Go,
+        Knowledge::Grace(grace) if now.since(since) < grace => return Admission::Go,
+        _ if plan.cause == Cause::Operator => return Admission::Probe,
+        _ => {}
+    }
+    if let Some(until) = plan.served_until.filter(|until| *until > now) {
+        return Admission::Wait(
+            Failure::unavailable(
+                "uncertain",
+                "the grant's last answer was lost; its token still lives",
+            )
+            .after(until.since(now)),
+        );
+    }
+    match (plan.after_lost_answer, knowledge) {
+        (Some(AfterLostAnswer::Probe), _) | (None, Knowledge::Unknown) => Admission::Probe,
+        _ => Admission::End(
+            CredentialState::ReauthorizationRequired {
+                since: now,
+                cause: EndCause::LostAnswer,
+            },
+            Failure::reauthorize(
+                "lost_answer",
+                "a single-use grant was presented and no answer came",
+            ),
+        ),
+    }
+}

@@ -1,0 +1,391 @@
+//! How much of a provider may be used at once, and who goes first.
+//!
+//! One ticket is one flow. Callers who wait go before renewals ahead of time, and a share of the tickets is kept for
+//! them; within each, the token that ends first goes first. The number of tickets follows what the provider can take.
+//! When it asked for a pause for the whole client, there are none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::latency::Latencies;
+use crate::model::key::ProviderName;
+use crate::model::time::UnixTime;
+use crate::model::token::SlotId;
+
+/// One in this many tickets is kept for callers who wait: a wave of renewals must not make them wait for its end.
+const KEPT_ONE_IN: usize = 4;
+/// The most flows that queue for one provider. Behind these, at 16 at once and 100 ms each, one would wait for longer
+/// than any caller does.
+pub const QUEUE_MAX: usize = 16_384;
+/// What is left of the tickets after the provider was overloaded.
+const CUT: f64 = 0.7;
+/// Signs of one and the same overload arrive together: one cut is enough for all within this.
+const CUT_PAUSE: Duration = Duration::from_secs(1);
+
+/// For whom a flow runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lane {
+    /// Somebody waits.
+    Waiting,
+    /// Nobody does yet.
+    Ahead,
+}
+
+/// How the provider took a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Load {
+    /// It answered, with whatever.
+    Fine,
+    /// It was too much: 429, 503, or no answer in time.
+    TooMuch,
+}
+
+/// Why there is no ticket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoTicket {
+    /// The provider asked the whole client to pause.
+    Paused {
+        /// Until then.
+        until: UnixTime,
+    },
+    /// Too many queue already.
+    Full,
+}
+
+/// What one provider can take.
+pub struct Budget {
+    /// Held for a few words; never across `.await`, and nobody is told anything while it is held.
+    state: Mutex<State>,
+    /// Told when a ticket came back: the scheduler may start another renewal.
+    freed: Arc<Notify>,
+}
+
+/// The right to run one flow. Dropped, it comes back.
+#[must_use]
+pub struct Ticket {
+    budget: Arc<Budget>,
+    lane: Lane,
+}
+
+/// The budgets of all providers: they outlive the settings that were in force when they were opened.
+///
+/// Bounded by the providers that were ever configured.
+pub struct Budgets {
+    by_provider: Mutex<HashMap<ProviderName, Arc<Budget>>>,
+    freed: Arc<Notify>,
+}
+
+struct State {
+    /// As configured.
+    most: usize,
+    /// What the provider takes now: between 1 and `most`.
+    takes: f64,
+    cut_at: UnixTime,
+    running: usize,
+    running_ahead: usize,
+    paused_until: UnixTime,
+    queue: BTreeMap<Place, oneshot::Sender<Result<Ticket, NoTicket>>>,
+    /// Where a slot's flow queues: one flow a slot.
+    places: HashMap<SlotId, Place>,
+    queued_ahead: usize,
+    next: u64,
+    latencies: Latencies,
+}
+
+/// A place in the queue: those who wait first, then by the end of the token to be replaced, then by arrival.
+type Place = (Lane, UnixTime, u64, SlotId);
+
+/// Gives up the place when its owner leaves.
+struct Queued<'a> {
+    budget: &'a Arc<Budget>,
+    slot: SlotId,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// A budget of at most `most` flows at once; `freed` is told when one ends.
+    pub fn new(most: usize, freed: Arc<Notify>) -> Arc<Self> {
+        let most = most.max(1);
+        let state = State {
+            most,
+            takes: most as f64,
+            cut_at: UnixTime::default(),
+            running: 0,
+            running_ahead: 0,
+            paused_until: UnixTime::default(),
+            queue: BTreeMap::new(),
+            places: HashMap::new(),
+            queued_ahead: 0,
+            next: 0,
+            latencies: Latencies::default(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            freed,
+        })
+    }
+
+    /// Waits for a ticket for this slot's flow; `ends` is the end of the token it is to replace.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTicket`], at once or when the provider asks for a pause meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the queue.
+    pub async fn ticket(
+        self: &Arc<Self>,
+        slot: SlotId,
+        lane: Lane,
+        ends: UnixTime,
+        now: UnixTime,
+    ) -> Result<Ticket, NoTicket> {
+        let receiver = {
+            let mut state = self.lock();
+            if now < state.paused_until {
+                return Err(NoTicket::Paused {
+                    until: state.paused_until,
+                });
+            }
+            if state.queue.len() >= QUEUE_MAX {
+                return Err(NoTicket::Full);
+            }
+            let (sender, receiver) = oneshot::channel();
+            let place = (lane, ends, state.next, slot);
+            state.next += 1;
+            state.enqueue(place, sender);
+            receiver
+        };
+        let _queued = Queued { budget: self, slot };
+        self.grant();
+        // The sender is dropped without a word only by a second flow of the same slot, which there is not.
+        receiver.await.unwrap_or(Err(NoTicket::Full))
+    }
+
+    /// Somebody joined the flow of this slot and waits: it goes before those that nobody waits for.
+    pub fn hurry(self: &Arc<Self>, slot: SlotId) {
+        let mut state = self.lock();
+        let Some((Lane::Ahead, ends, number, _)) = state.places.get(&slot).copied() else {
+            return;
+        };
+        if let Some(sender) = state.dequeue(slot) {
+            state.enqueue((Lane::Waiting, ends, number, slot), sender);
+        }
+        drop(state);
+        self.grant();
+    }
+
+    /// The provider asked the whole client to pause: nobody gets a ticket before `until`.
+    pub fn pause(&self, until: UnixTime) {
+        let mut state = self.lock();
+        state.paused_until = state.paused_until.max(until);
+        let until = state.paused_until;
+        let queue = std::mem::take(&mut state.queue);
+        state.places.clear();
+        state.queued_ahead = 0;
+        drop(state);
+        for sender in queue.into_values() {
+            // Who left meanwhile does not mind.
+            let _ = sender.send(Err(NoTicket::Paused { until }));
+        }
+    }
+
+    /// Until when the provider asked for a pause, if that is to come.
+    pub fn paused(&self, now: UnixTime) -> Option<UnixTime> {
+        let until = self.lock().paused_until;
+        (now < until).then_some(until)
+    }
+
+    /// Ends a pause: an operator knows better.
+    pub fn resume(&self) {
+        self.lock().paused_until = UnixTime::default();
+        self.freed.notify_one();
+    }
+
+    /// How many more renewals ahead of time would get a ticket at once.
+    pub fn room(&self, now: UnixTime) -> usize {
+        let state = self.lock();
+        if now < state.paused_until || state.queue.len() > state.queued_ahead {
+            return 0;
+        }
+        let free = state.limit().saturating_sub(state.running);
+        let ahead = state.limit_ahead().saturating_sub(state.running_ahead);
+        free.min(ahead).saturating_sub(state.queued_ahead)
+    }
+
+    /// What nineteen in twenty flows did not exceed: what a renewal needs.
+    pub fn latency_p95(&self) -> Duration {
+        self.lock().latencies.p95()
+    }
+
+    /// How many flows run, and how many may.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.running, state.limit())
+    }
+
+    /// Takes a new configured limit.
+    pub fn set_most(self: &Arc<Self>, most: usize) {
+        let mut state = self.lock();
+        let most = most.max(1);
+        if most != state.most {
+            state.most = most;
+            state.takes = most as f64;
+        }
+        drop(state);
+        self.grant();
+    }
+
+    /// Hands out what tickets there are, in order.
+    fn grant(self: &Arc<Self>) {
+        let mut granted = Vec::new();
+        let mut state = self.lock();
+        while let Some(place) = state.queue.first_key_value().map(|(place, _)| *place) {
+            let (lane, _, _, slot) = place;
+            if !state.admits(lane) {
+                break;
+            }
+            let Some(sender) = state.dequeue(slot) else {
+                break;
+            };
+            state.running += 1;
+            state.running_ahead += usize::from(lane == Lane::Ahead);
+            granted.push((
+                sender,
+                Ticket {
+                    budget: Arc::clone(self),
+                    lane,
+                },
+            ));
+        }
+        drop(state);
+        for (sender, ticket) in granted {
+            // To one who left, it comes back by being dropped.
+            let _ = sender.send(Ok(ticket));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (running, limit) = self.load();
+        write!(f, "Budget {running}/{limit}")
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn limit(&self) -> usize {
+        // At least one: a provider that is never asked is never known to have recovered.
+        (self.takes as usize).clamp(1, self.most)
+    }
+
+    fn limit_ahead(&self) -> usize {
+        let limit = self.limit();
+        let kept = if limit > 1 {
+            (limit / KEPT_ONE_IN).max(1)
+        } else {
+            0
+        };
+        limit - kept
+    }
+
+    fn admits(&self, lane: Lane) -> bool {
+        self.running < self.limit()
+            && (lane == Lane::Waiting || self.running_ahead < self.limit_ahead())
+    }
+
+    fn enqueue(&mut self, place: Place, sender: oneshot::Sender<Result<Ticket, NoTicket>>) {
+        self.dequeue(place.3);
+        self.queued_ahead += usize::from(place.0 == Lane::Ahead);
+        self.places.insert(place.3, place);
+        self.queue.insert(place, sender);
+    }
+
+    fn dequeue(&mut self, slot: SlotId) -> Option<oneshot::Sender<Result<Ticket, NoTicket>>> {
+        let place = self.places.remove(&slot)?;
+        self.queued_ahead -= usize::from(place.0 == Lane::Ahead);
+        self.queue.remove(&place)
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Ends the flow and tells how the provider took it.
+    pub fn finish(self, took: Duration, load: Load, now: UnixTime) {
+        let mut state = self.budget.lock();
+        state.latencies.note(took);
+        match load {
+            Load::Fine => {
+                // One more for as many good answers as there are tickets.
+                state.takes = (state.takes + 1.0 / state.takes).min(state.most as f64);
+            }
+            Load::TooMuch if now.since(state.cut_at) >= CUT_PAUSE => {
+                state.takes = (state.takes * CUT).max(1.0);
+                state.cut_at = now;
+            }
+            Load::TooMuch => {}
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.budget.lock();
+        state.running -= 1;
+        state.running_ahead -= usize::from(self.lane == Lane::Ahead);
+        drop(state);
+        self.budget.grant();
+        self.budget.freed.notify_one();
+    }
+}
+
+// === impl Budgets ===
+
+impl Budgets {
+    /// None yet; `freed` is told when any ticket comes back.
+    pub fn new(freed: Arc<Notify>) -> Self {
+        Self {
+            by_provider: Mutex::default(),
+            freed,
+        }
+    }
+
+    /// The provider's budget, opened if need be, with at most `most` flows at once.
+    pub fn of(&self, provider: &ProviderName, most: usize) -> Arc<Budget> {
+        let mut budgets = self
+            .by_provider
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let open = || Budget::new(most, Arc::clone(&self.freed));
+        let budget = Arc::clone(budgets.entry(provider.clone()).or_insert_with(open));
+        drop(budgets);
+        budget.set_most(most);
+        budget
+    }
+}
+
+// === impl Queued ===
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        // With the ticket in hand there is no place left to give up.
+        let left = self.budget.lock().dequeue(self.slot);
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;

@@ -1,0 +1,161 @@
+//! What a budget promises.
+
+use futures_util::{FutureExt, poll};
+
+use super::*;
+
+const NOW: UnixTime = UnixTime::from_secs(1_000);
+
+fn budget(most: usize) -> Arc<Budget> {
+    Budget::new(most, Arc::new(Notify::new()))
+}
+
+fn take(budget: &Arc<Budget>, slot: u64, lane: Lane) -> Option<Ticket> {
+    budget
+        .ticket(SlotId(slot), lane, NOW, NOW)
+        .now_or_never()
+        .map(|ticket| ticket.unwrap())
+}
+
+#[test]
+fn no_more_flows_run_than_configured() {
+    let budget = budget(4);
+    let tickets: Vec<_> = (0..10)
+        .filter_map(|n| take(&budget, n, Lane::Waiting))
+        .collect();
+    assert_eq!((tickets.len(), budget.load()), (4, (4, 4)));
+    drop(tickets);
+    assert_eq!(budget.load(), (0, 4));
+}
+
+#[test]
+fn a_share_is_kept_for_callers_who_wait() {
+    let budget = budget(8);
+    assert_eq!(budget.room(NOW), 6);
+    let ahead: Vec<_> = (0..8)
+        .filter_map(|n| take(&budget, n, Lane::Ahead))
+        .collect();
+    assert_eq!((ahead.len(), budget.room(NOW)), (6, 0));
+    let waiting: Vec<_> = (10..20)
+        .filter_map(|n| take(&budget, n, Lane::Waiting))
+        .collect();
+    assert_eq!(waiting.len(), 2);
+    // With a single ticket there is nothing to keep.
+    assert!(take(&self::budget(1), 1, Lane::Ahead).is_some());
+}
+
+#[tokio::test]
+async fn callers_go_first_and_then_the_token_that_ends_first() {
+    let budget = budget(1);
+    let running = take(&budget, 0, Lane::Waiting).unwrap();
+    let queue = |slot: u64, lane, ends: u64| {
+        let budget = Arc::clone(&budget);
+        Box::pin(async move {
+            let ends = NOW.plus(Duration::from_secs(ends));
+            budget
+                .ticket(SlotId(slot), lane, ends, NOW)
+                .await
+                .map(|ticket| (slot, ticket))
+        })
+    };
+    let mut queued = futures_util::stream::FuturesUnordered::new();
+    for (slot, lane, ends) in [
+        (1, Lane::Ahead, 30),
+        (2, Lane::Ahead, 10),
+        (3, Lane::Waiting, 90),
+        (4, Lane::Ahead, 20),
+    ] {
+        let mut one = queue(slot, lane, ends);
+        assert!(poll!(&mut one).is_pending());
+        queued.push(one);
+    }
+    // Somebody joins the one that would be last.
+    budget.hurry(SlotId(1));
+    drop(running);
+    let mut order = Vec::new();
+    while let Some(next) = futures_util::StreamExt::next(&mut queued).await {
+        let (slot, ticket) = next.unwrap();
+        order.push(slot);
+        drop(ticket);
+    }
+    assert_eq!(order, [1, 3, 2, 4]);
+}
+
+#[tokio::test]
+async fn who_leaves_the_queue_takes_no_ticket_along() {
+    let budget = budget(1);
+    let running = take(&budget, 0, Lane::Waiting).unwrap();
+    let mut leaves = Box::pin(budget.ticket(SlotId(1), Lane::Waiting, NOW, NOW));
+    let mut granted = Box::pin(budget.ticket(SlotId(2), Lane::Waiting, NOW, NOW));
+    assert!(poll!(&mut leaves).is_pending() && poll!(&mut granted).is_pending());
+    drop(leaves);
+    drop(running);
+    // Granted, and gone before it was looked at.
+    assert_eq!(budget.load().0, 1);
+    drop(granted);
+    assert_eq!(budget.load().0, 0);
+}
+
+#[tokio::test]
+async fn a_pause_of_the_client_answers_everybody_at_once() {
+    let budget = budget(1);
+    let _running = take(&budget, 0, Lane::Waiting).unwrap();
+    let mut queued = Box::pin(budget.ticket(SlotId(1), Lane::Waiting, NOW, NOW));
+    assert!(poll!(&mut queued).is_pending());
+    let until = NOW.plus(Duration::from_secs(7));
+    budget.pause(until);
+    budget.pause(NOW);
+    assert_eq!(queued.await.err(), Some(NoTicket::Paused { until }));
+    let late = budget.ticket(SlotId(2), Lane::Ahead, NOW, NOW).await;
+    assert_eq!(late.err(), Some(NoTicket::Paused { until }));
+    assert_eq!(
+        (budget.paused(NOW), budget.paused(until)),
+        (Some(until), None)
+    );
+    assert_eq!(budget.room(NOW), 0);
+    budget.resume();
+    assert_eq!(budget.paused(NOW), None);
+}
+
+#[test]
+fn tickets_follow_what_the_provider_takes() {
+    let budget = budget(16);
+    let mut now = NOW;
+    let mut finish = |load, pause: u64| {
+        now = now.plus(Duration::from_secs(pause));
+        take(&budget, 1, Lane::Waiting)
+            .unwrap()
+            .finish(Duration::from_millis(100), load, now);
+        budget.load().1
+    };
+    assert_eq!(finish(Load::TooMuch, 0), 11);
+    assert_eq!(finish(Load::TooMuch, 0), 11, "one overload, one cut");
+    assert_eq!((0..20).map(|_| finish(Load::TooMuch, 2)).last(), Some(1));
+    assert_eq!((0..200).map(|_| finish(Load::Fine, 0)).last(), Some(16));
+    assert_eq!(budget.latency_p95(), Duration::from_millis(100));
+}
+
+#[test]
+fn one_flow_too_many_is_told_at_once() {
+    let budget = budget(1);
+    let _running = take(&budget, 0, Lane::Waiting).unwrap();
+    let mut queued: Vec<_> = (1..=QUEUE_MAX as u64)
+        .map(|n| Box::pin(budget.ticket(SlotId(n), Lane::Waiting, NOW, NOW)))
+        .collect();
+    assert!(queued.iter_mut().all(|one| one.now_or_never().is_none()));
+    let late = budget
+        .ticket(SlotId(0), Lane::Waiting, NOW, NOW)
+        .now_or_never();
+    assert_eq!(late.unwrap().err(), Some(NoTicket::Full));
+}
+
+#[test]
+fn a_budget_outlives_a_change_of_its_settings() {
+    let budgets = Budgets::new(Arc::new(Notify::new()));
+    let acme = ProviderName::parse("acme").unwrap();
+    let before = budgets.of(&acme, 2);
+    let _running = take(&before, 1, Lane::Waiting);
+    let after = budgets.of(&acme, 5);
+    assert!(Arc::ptr_eq(&before, &after));
+    assert_eq!(after.load(), (1, 5));
+}

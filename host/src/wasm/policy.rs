@@ -1,0 +1,121 @@
+//! A component behind [`PolicyPlugin`]: one fresh store and instance for every decision.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, Linker};
+
+use super::bindings::policy::exports::keyfob::policy::policy as wit;
+use super::bindings::policy::{PluginIndices, PluginPre};
+use super::error::LoadError;
+use super::inspect::POLICY;
+use super::limits::{DESCRIBE, Meter, STEP};
+use super::runtime::Runtime;
+use super::{describe, lift, sandbox};
+use crate::model::contract::{
+    Allowance, BoxFuture, Description, PluginFault, PolicyPlugin, Query, Reason,
+};
+
+/// A policy plugin of contract 0.1.
+pub(super) struct Policy {
+    runtime: Arc<Runtime>,
+    pre: PluginPre<Meter>,
+    turns: Semaphore,
+    description: Description,
+    digest: String,
+}
+
+type Store = wasmtime::Store<Meter>;
+
+impl Policy {
+    /// Checks the types of the exports, which say to be of `version`, and asks the plugin once who it is.
+    pub(super) async fn open(
+        runtime: &Arc<Runtime>,
+        code: &Component,
+        version: &str,
+        digest: String,
+    ) -> Result<Self, LoadError> {
+        let pre = Linker::new(runtime.engine())
+            .instantiate_pre(code)
+            .and_then(PluginPre::new)
+            .map_err(|error| POLICY.mismatch(version, &error))?;
+        let turns = runtime.turns();
+        let described = sandbox::run(runtime, &turns, &DESCRIBE, async |store: &mut Store| {
+            let instance = pre.instance_pre().instantiate_async(&mut *store).await?;
+            match PluginIndices::new(pre.instance_pre())?.load(&mut *store, &instance) {
+                Ok(plugin) => plugin
+                    .keyfob_policy_policy()
+                    .call_describe(store)
+                    .await
+                    .map(Ok),
+                Err(error) => Ok(Err(error)),
+            }
+        });
+        let described = described.await.map_err(|fault| describe::failed(&fault))?;
+        let wit::Description {
+            name,
+            version,
+            summary,
+            settings_schema,
+        } = described.map_err(|error| POLICY.mismatch(version, &error))?;
+        let description = describe::check(Description {
+            name,
+            version,
+            summary,
+            settings_schema,
+        })?;
+        Ok(Self {
+            runtime: Arc::clone(runtime),
+            pre,
+            turns,
+            description,
+            digest,
+        })
+    }
+}
+
+impl PolicyPlugin for Policy {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn decide<'a>(
+        &'a self,
+        query: &'a Query,
+    ) -> BoxFuture<'a, Result<Result<Allowance, Reason>, PluginFault>> {
+        Box::pin(async move {
+            let query = wit::Query::from(query);
+            let answer = sandbox::run(
+                &self.runtime,
+                &self.turns,
+                &STEP,
+                async |store: &mut Store| {
+                    let plugin = self.pre.instantiate_async(&mut *store).await?;
+                    plugin
+                        .keyfob_policy_policy()
+                        .call_decide(store, &query)
+                        .await
+                },
+            );
+            Ok(match answer.await? {
+                Ok(allowance) => Ok(lift::allowance(allowance)?),
+                Err(why) => Err(lift::denial(why)?),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("name", &self.description.name)
+            .field("version", &self.description.version)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
