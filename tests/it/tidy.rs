@@ -3,43 +3,50 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lines of a file before its tests: the ninetieth percentile of trees that are a joy to read.
+/// Lines of code in a file before its tests: beyond the ninetieth percentile of trees that are a joy to read. Comments and
+/// empty lines are free, so that nobody saves on them.
 const FILE_MAX_LINES: usize = 420;
 
 /// Folders that hold no source of ours.
 const SKIPPED: [&str; 4] = ["target", "node_modules", ".git", "fixtures"];
 
-/// Something that only some rooms of the host may name.
+/// Something that may not be named everywhere in the host.
 struct Rule {
     named: &'static [&'static str],
-    rooms: &'static [&'static str],
+    rooms: Rooms,
     why: &'static str,
+}
+
+/// Where a rule lets something be named.
+enum Rooms {
+    Only(&'static [&'static str]),
+    AllBut(&'static str),
 }
 
 const RULES: [Rule; 6] = [
     Rule {
         named: &["wasmtime::", "use wasmtime"],
-        rooms: &["wasm/"],
+        rooms: Rooms::Only(&["wasm/"]),
         why: "the sandbox is one room: its types stop at the door",
     },
     Rule {
         named: &["reqwest::", "use reqwest"],
-        rooms: &["upstream/", "upstream.rs", "daemon/", "testing/"],
+        rooms: Rooms::Only(&["upstream/", "daemon/", "testing/"]),
         why: "upstream is the only way out",
     },
     Rule {
         named: &["axum::", "use axum", "clap::", "use clap"],
-        rooms: &["daemon/", "testing/"],
+        rooms: Rooms::Only(&["daemon/", "testing/"]),
         why: "the library has no server and no command line",
     },
     Rule {
         named: &["SystemTime::now"],
-        rooms: &["model/time.rs"],
+        rooms: Rooms::Only(&["model/time.rs"]),
         why: "ask the Clock",
     },
     Rule {
         named: &["std::env::", "use std::env", " env::var"],
-        rooms: &["daemon/", "main.rs"],
+        rooms: Rooms::Only(&["daemon/", "main.rs"]),
         why: "only the daemon reads the environment",
     },
     Rule {
@@ -49,12 +56,10 @@ const RULES: [Rule; 6] = [
             "async fn",
             "std::fs",
             "std::net::Tcp",
+            "tracing::",
         ],
-        rooms: &[
-            "broker", "cache", "daemon/", "flight", "keys", "main.rs", "observe", "refresh",
-            "schedule", "settings", "shim", "snapshot", "store", "testing/", "upstream", "wasm/",
-        ],
-        why: "the model decides and does nothing: no waiting, no files, no sockets",
+        rooms: Rooms::AllBut("model/"),
+        why: "the model decides and does nothing: no waiting, no files, no sockets, no logs",
     },
 ];
 
@@ -74,6 +79,17 @@ struct Source {
     text: String,
 }
 
+// === impl Rooms ===
+
+impl Rooms {
+    fn allow(&self, file: &str) -> bool {
+        match self {
+            Self::Only(rooms) => rooms.iter().any(|room| file.starts_with(room)),
+            Self::AllBut(room) => !file.starts_with(room),
+        }
+    }
+}
+
 // === impl Source ===
 
 impl Source {
@@ -91,14 +107,14 @@ impl Source {
             .map_or(&self.text, |at| &self.text[..at])
     }
 
-    /// Lines of code with their numbers, comments left out.
+    /// Lines of code with their numbers, comments and empty lines left out.
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self
             .code()
             .lines()
             .enumerate()
             .map(|(at, line)| (at + 1, line));
-        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+        lines.filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with("//"))
     }
 
     /// Whether it holds nothing but tests.
@@ -121,10 +137,7 @@ fn every_room_names_only_what_belongs_there() {
         if source.is_test() {
             continue;
         }
-        for rule in RULES
-            .iter()
-            .filter(|rule| !rule.rooms.iter().any(|good| room.starts_with(good)))
-        {
+        for rule in RULES.iter().filter(|rule| !rule.rooms.allow(room)) {
             for (number, line) in source.lines() {
                 if let Some(named) = rule.named.iter().find(|named| line.contains(**named)) {
                     found.push(format!("{}:{number}: `{named}`: {}", source.path, rule.why));
@@ -147,7 +160,7 @@ fn every_file_opens_with_what_lives_in_it() {
 #[test]
 fn no_file_is_longer_than_one_likes_to_read() {
     let lengths = sources().into_iter().filter(|source| !source.is_test());
-    let lengths = lengths.map(|source| (source.code().lines().count(), source.path));
+    let lengths = lengths.map(|source| (source.lines().count(), source.path));
     let long: Vec<_> = lengths
         .filter(|(lines, _)| *lines > FILE_MAX_LINES)
         .collect();
