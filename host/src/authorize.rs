@@ -1,14 +1,13 @@
 //! Makes permits, and is the only place that can: a [`Permit`] is the proof that policy allowed one principal one token,
 //! and nothing else reaches cache and flights.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::contract::{Allowance, Query};
 use crate::model::key::{CredentialKey, ScopeSet, TokenKey};
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
-use crate::snapshot::{Provider, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// How long a decision holds when the policy does not say: a change of policy or rules ends it at once anyway.
 const REMEMBER_DEFAULT: Duration = Duration::from_secs(300);
@@ -20,7 +19,6 @@ pub(crate) struct Permit {
     key: TokenKey,
     until: UnixTime,
     max_lifetime: Option<Duration>,
-    provider: Arc<Provider>,
 }
 
 /// Why there is no permit.
@@ -51,11 +49,6 @@ impl Permit {
     pub(crate) fn max_lifetime(&self) -> Option<Duration> {
         self.max_lifetime
     }
-
-    /// At which provider, as it was when the decision was made.
-    pub(crate) fn provider(&self) -> &Arc<Provider> {
-        &self.provider
-    }
 }
 
 /// Asks the policy.
@@ -71,13 +64,22 @@ pub(crate) async fn authorize(
 ) -> Result<Permit, Denial> {
     let name = request.provider.as_str();
     let Some(provider) = snapshot.providers.get(&request.provider) else {
-        return Err(Denial::new("unknown_provider", format!("add a section [providers.{name}]")));
+        return Err(Denial::new(
+            "unknown_provider",
+            format!("add a section [providers.{name}]"),
+        ));
     };
     let caller = principal.name();
     let Some(rules) = snapshot.callers.get(caller) else {
-        return Err(Denial::new("unknown_caller", format!("add a section [callers.{caller}]")));
+        return Err(Denial::new(
+            "unknown_caller",
+            format!("add a section [callers.{caller}]"),
+        ));
     };
-    let asked = request.scopes.clone().unwrap_or_else(|| provider.settings.scopes.clone());
+    let asked = request
+        .scopes
+        .clone()
+        .unwrap_or_else(|| provider.settings.scopes.clone());
     let query = Query {
         now: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
         tenant: principal.tenant().as_str().to_owned(),
@@ -110,9 +112,13 @@ pub(crate) async fn authorize(
             audience: request.audience.clone(),
             scopes,
         },
-        until: now.plus(allowance.remember_for.unwrap_or(REMEMBER_DEFAULT).min(REMEMBER_MAX)),
+        until: now.plus(
+            allowance
+                .remember_for
+                .unwrap_or(REMEMBER_DEFAULT)
+                .min(REMEMBER_MAX),
+        ),
         max_lifetime: allowance.max_lifetime,
-        provider: provider.clone(),
     })
 }
 
@@ -121,14 +127,23 @@ fn narrowed(asked: &ScopeSet, allowance: &Allowance) -> Result<ScopeSet, Denial>
     let scopes = ScopeSet::parse(allowance.scopes.iter().map(String::as_str))
         .map_err(|bad| Denial::new("policy_broken", format!("the policy allowed {}", bad.fix)))?;
     if !asked.covers(&scopes) {
-        return Err(Denial::new("policy_broken", "the policy allowed scopes nobody asked for"));
+        return Err(Denial::new(
+            "policy_broken",
+            "the policy allowed scopes nobody asked for",
+        ));
     }
     if scopes != *asked && !allowance.partial {
-        return Err(Denial::new("scope", format!("allow the scopes \"{asked}\" to this caller")));
+        return Err(Denial::new(
+            "scope",
+            format!("allow the scopes \"{asked}\" to this caller"),
+        ));
     }
     if scopes.is_empty() && !asked.is_empty() {
         // An empty set would let the issuer choose: that is more, not less.
-        return Err(Denial::new("scope", format!("allow one of the scopes \"{asked}\" to this caller")));
+        return Err(Denial::new(
+            "scope",
+            format!("allow one of the scopes \"{asked}\" to this caller"),
+        ));
     }
     Ok(scopes)
 }
@@ -137,7 +152,11 @@ fn narrowed(asked: &ScopeSet, allowance: &Allowance) -> Result<ScopeSet, Denial>
 
 impl Denial {
     fn new(code: &str, fix: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), fix: fix.into(), fault: None }
+        Self {
+            code: code.to_owned(),
+            fix: fix.into(),
+            fault: None,
+        }
     }
 }
 
@@ -161,15 +180,30 @@ mod tests {
     #[test]
     fn a_dropped_scope_is_a_denial_unless_the_policy_meant_it() {
         let asked = scopes(&["a", "b"]);
-        assert_eq!(narrowed(&asked, &allowed(&["a"], false)).unwrap_err().code, "scope");
-        assert_eq!(narrowed(&asked, &allowed(&["a"], true)).unwrap(), scopes(&["a"]));
+        assert_eq!(
+            narrowed(&asked, &allowed(&["a"], false)).unwrap_err().code,
+            "scope"
+        );
+        assert_eq!(
+            narrowed(&asked, &allowed(&["a"], true)).unwrap(),
+            scopes(&["a"])
+        );
     }
 
     #[test]
     fn a_policy_cannot_widen() {
         let widened = narrowed(&scopes(&["a"]), &allowed(&["a", "b"], true));
         assert_eq!(widened.unwrap_err().code, "policy_broken");
-        assert_eq!(narrowed(&scopes(&["a"]), &allowed(&[], true)).unwrap_err().code, "scope");
-        assert!(narrowed(&scopes(&[]), &allowed(&[], false)).unwrap().is_empty());
+        assert_eq!(
+            narrowed(&scopes(&["a"]), &allowed(&[], true))
+                .unwrap_err()
+                .code,
+            "scope"
+        );
+        assert!(
+            narrowed(&scopes(&[]), &allowed(&[], false))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Core {
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) secrets: SecretReader,
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Arc<Catalog>,
     /// What is in force. Read once per decision, written by swaps and reloads only; not held across an await.
     pub(crate) snapshot: RwLock<Arc<Snapshot>>,
     /// One change of the snapshot at a time; held across the compilation of a plugin, touched by no caller.
@@ -82,7 +82,7 @@ pub(crate) struct Given {
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) secrets: SecretReader,
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) cache: Cache,
     pub(crate) snapshot: Snapshot,
     pub(crate) seeds: Seeds,
@@ -123,16 +123,27 @@ impl Core {
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn provider(&self, name: &ProviderName) -> Option<Arc<Provider>> {
-        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).providers.get(name).cloned()
+        self.snapshot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .providers
+            .get(name)
+            .cloned()
     }
 
     /// Puts another snapshot in force.
     pub(crate) fn put(&self, snapshot: Snapshot) {
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 
     /// Makes every remembered decision be taken again.
@@ -152,7 +163,10 @@ impl Core {
 
     /// What this provider can take.
     pub(crate) fn budget(&self, provider: &Provider) -> Arc<Budget> {
-        self.budgets.of(&provider.settings.name, provider.settings.refresh.concurrency)
+        self.budgets.of(
+            &provider.settings.name,
+            provider.settings.refresh.concurrency,
+        )
     }
 
     /// Slots that hold or held tokens of one provider.
@@ -165,14 +179,17 @@ impl Core {
 
 impl Refresher for Core {
     fn room(&self, provider: &ProviderName) -> usize {
-        self.provider(provider).map_or(0, |provider| self.budget(&provider).room(self.now()))
+        self.provider(provider)
+            .map_or(0, |provider| self.budget(&provider).room(self.now()))
     }
 }
 
 /// Flights whose waiters are told when the task that led them is gone.
 fn flights(core: Weak<Core>) -> Flights<SlotId, Landed> {
     Flights::new(move || {
-        let correlation = core.upgrade().map_or(Correlation(0), |core| core.correlation());
+        let correlation = core
+            .upgrade()
+            .map_or(Correlation(0), |core| core.correlation());
         Err(Error::new(
             ErrorKind::Internal,
             Retry::After(refresh::ABORTED_PAUSE),

@@ -87,7 +87,10 @@ async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<SlotId, Landed>)
         return lead.land(Err(error));
     }
     let key = slot.key().clone();
-    core.emit(&Event::RefreshStarted { key: key.clone(), cause: want.cause });
+    core.emit(&Event::RefreshStarted {
+        key: key.clone(),
+        cause: want.cause,
+    });
     let mut landed = Attempt::Again;
     for _ in 0..=RESTARTS_MAX {
         landed = attempt(&core, &slot, want).await;
@@ -100,11 +103,18 @@ async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<SlotId, Landed>)
         Attempt::Published(token) => {
             plan_renewal(&core, &slot, &token);
             let (generation, expires) = (token.generation(), token.expires());
-            (Ok(token), RefreshOutcome::Renewed { generation, expires })
+            (
+                Ok(token),
+                RefreshOutcome::Renewed {
+                    generation,
+                    expires,
+                },
+            )
         }
         Attempt::Failed(failure) => fail(&core, &slot, failure, finished),
         Attempt::Again => {
-            let failure = Failure::unavailable("superseded", "the credential changed under the refresh");
+            let failure =
+                Failure::unavailable("superseded", "the credential changed under the refresh");
             fail(&core, &slot, failure, finished)
         }
     };
@@ -129,7 +139,10 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     // Before anything else: a withdrawal from here on makes what is obtained worthless.
     let era = slot.era();
     let Some(provider) = core.provider(&key.credential.provider) else {
-        return Attempt::Failed(Failure::misconfigured("no_provider", "the provider was removed"));
+        return Attempt::Failed(Failure::misconfigured(
+            "no_provider",
+            "the provider was removed",
+        ));
     };
     let now = core.now();
     let deadline = now.plus(provider.settings.refresh.timeout);
@@ -140,18 +153,19 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     };
     let ends = slot.current().map_or(now, |token| token.expires());
     let patience = provider.settings.refresh.timeout;
-    let ticket = match tokio::time::timeout(patience, budget.ticket(slot.id(), lane, ends, now)).await {
-        Ok(Ok(ticket)) => ticket,
-        Ok(Err(NoTicket::Paused { until })) => {
-            return Attempt::Failed(rate_limited(until.since(now)));
-        }
-        Ok(Err(NoTicket::Full)) | Err(_) => {
-            return Attempt::Failed(Failure::unavailable(
-                "concurrency",
-                "as many refreshes of this provider ran or waited as may",
-            ));
-        }
-    };
+    let ticket =
+        match tokio::time::timeout(patience, budget.ticket(slot.id(), lane, ends, now)).await {
+            Ok(Ok(ticket)) => ticket,
+            Ok(Err(NoTicket::Paused { until })) => {
+                return Attempt::Failed(rate_limited(until.since(now)));
+            }
+            Ok(Err(NoTicket::Full)) | Err(_) => {
+                return Attempt::Failed(Failure::unavailable(
+                    "concurrency",
+                    "as many refreshes of this provider ran or waited as may",
+                ));
+            }
+        };
     let began = core.now();
     let left = deadline.since(core.now());
     let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await else {
@@ -168,7 +182,9 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
         Landing::Renewed(token) => publish(core, slot, era, &token),
         Landing::Failed(failure) => {
             if failure.scope == FailureScope::Client {
-                let delay = failure.after.map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
+                let delay = failure
+                    .after
+                    .map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
                 budget.pause(ended.plus(delay));
             }
             Attempt::Failed(failure)
@@ -196,7 +212,11 @@ fn load_of(landing: &Landing) -> Load {
 }
 
 fn rate_limited(after: Duration) -> Failure {
-    Failure::unavailable("rate_limited", "the issuer asked this client for fewer requests").after(after)
+    Failure::unavailable(
+        "rate_limited",
+        "the issuer asked this client for fewer requests",
+    )
+    .after(after)
 }
 
 /// Runs one flow to its landing.
@@ -296,7 +316,10 @@ pub(crate) async fn send(
     deadline: UnixTime,
 ) -> Delivery {
     let before = core.now();
-    let delivery = provider.upstream.send(request, deadline.since(before)).await;
+    let delivery = provider
+        .upstream
+        .send(request, deadline.since(before))
+        .await;
     let (result, detail) = match &delivery {
         Delivery::Answered(answer) => (Ok(answer.status.as_u16()), None),
         Delivery::NotSent(fault) | Delivery::Lost(fault) => {
@@ -321,10 +344,16 @@ async fn commit(
         tokio::time::sleep(RECORD_PAUSE * record.tries).await;
     }
     let state = record.credential.state;
-    let version = core.store.commit(&key.credential, record.expected, record.credential).await?;
+    let version = core
+        .store
+        .commit(&key.credential, record.expected, record.credential)
+        .await?;
     match record.change {
         Change::Rotated => {
-            core.emit(&Event::GrantRotated { key: key.credential.clone(), version });
+            core.emit(&Event::GrantRotated {
+                key: key.credential.clone(),
+                version,
+            });
         }
         Change::State => core.emit(&Event::CredentialChanged {
             key: key.credential.clone(),
@@ -360,13 +389,25 @@ fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt
 
 /// Draws when this slot's token is renewed, and files it with the scheduler.
 pub(crate) fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
-    let Some(provider) = core.provider(&slot.key().credential.provider) else { return };
+    let Some(provider) = core.provider(&slot.key().credential.provider) else {
+        return;
+    };
     let refresh = &provider.settings.refresh;
     let plan = RenewalPlan::new(
-        Life { issued: token.issued(), expires: token.expires() },
-        Ahead { share: refresh.ahead, at_most: refresh.max_ahead },
+        Life {
+            issued: token.issued(),
+            expires: token.expires(),
+        },
+        Ahead {
+            share: refresh.ahead,
+            at_most: refresh.max_ahead,
+        },
         core.budget(&provider).latency_p95(),
-        freshness::draw(core.seeds.node, slot.key().hash_word(), token.generation().number()),
+        freshness::draw(
+            core.seeds.node,
+            slot.key().hash_word(),
+            token.generation().number(),
+        ),
         slot.stalled(),
     );
     if let Some(plan) = plan {
@@ -379,15 +420,12 @@ pub(crate) fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
 }
 
 /// Remembers a failure, so that callers meet it and not the issuer.
-fn fail(
-    core: &Core,
-    slot: &Pin,
-    failure: Failure,
-    now: UnixTime,
-) -> (Landed, RefreshOutcome) {
+fn fail(core: &Core, slot: &Pin, failure: Failure, now: UnixTime) -> (Landed, RefreshOutcome) {
     let attempts = slot.attempts() + 1;
     let draw = freshness::draw(core.seeds.node, slot.key().hash_word(), now.as_millis());
-    let delay = failure.after.map_or_else(|| backoff::backoff(attempts, draw), backoff::clamp);
+    let delay = failure
+        .after
+        .map_or_else(|| backoff::backoff(attempts, draw), backoff::clamp);
     let until = now.plus(delay);
     let retry = match failure.kind {
         ErrorKind::ReauthorizationRequired => Retry::Human,
@@ -395,7 +433,13 @@ fn fail(
         _ => Retry::After(delay),
     };
     let correlation = core.correlation();
-    let error = Error::new(failure.kind, retry, failure.public, failure.detail.clone(), correlation);
+    let error = Error::new(
+        failure.kind,
+        retry,
+        failure.public,
+        failure.detail.clone(),
+        correlation,
+    );
     slot.remember_failure(error.clone(), until);
     // While a token is served, the scheduler tries again; without one, the next caller does.
     if slot.servable(until).is_ok() {

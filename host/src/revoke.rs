@@ -30,7 +30,11 @@ pub(crate) async fn orphan(
         detail: format!(
             "a grant came back for {:?} after it was revoked or replaced; the issuer {}",
             key.credential,
-            if told { "was told to revoke it" } else { "could not be told to revoke it" },
+            if told {
+                "was told to revoke it"
+            } else {
+                "could not be told to revoke it"
+            },
         ),
     });
 }
@@ -66,7 +70,11 @@ async fn revoke(
     let deadline = now.plus(provider.settings.refresh.timeout);
     let mut secrets = Vec::new();
     for secret in &provider.settings.secrets {
-        let value = core.secrets.read(&secret.source).await.map_err(|fault| fault.to_string())?;
+        let value = core
+            .secrets
+            .read(&secret.source)
+            .await
+            .map_err(|fault| fault.to_string())?;
         secrets.push((secret.name.clone(), value));
     }
     let seed = refresh::random().map_err(|failure| failure.detail)?;
@@ -87,13 +95,20 @@ async fn revoke(
             .revoke(&what, &replies)
             .await
             .map_err(|fault| fault.to_string())?
-            .map_err(|refusal| format!("the plugin refused: {}", vault.filter(&format!("{refusal:?}"), 512)))?;
+            .map_err(|refusal| {
+                format!(
+                    "the plugin refused: {}",
+                    vault.filter(&format!("{refusal:?}"), 512)
+                )
+            })?;
         let reply = match step {
             RevokeStep::Done => return Ok(true),
             RevokeStep::Unsupported => return Ok(false),
-            RevokeStep::Sign(request) => {
-                Reply::Signed(vault.sign(&request, now).map_err(|violation| violation.to_string())?)
-            }
+            RevokeStep::Sign(request) => Reply::Signed(
+                vault
+                    .sign(&request, now)
+                    .map_err(|violation| violation.to_string())?,
+            ),
             RevokeStep::Send(request) => {
                 exchange(core, provider, &mut vault, &request, deadline).await?
             }
@@ -110,15 +125,18 @@ async fn exchange(
     request: &HttpRequest,
     deadline: UnixTime,
 ) -> Result<Reply, String> {
-    let outgoing = vault.write(request).map_err(|violation| violation.to_string())?;
+    let outgoing = vault
+        .write(request)
+        .map_err(|violation| violation.to_string())?;
     match refresh::send(core, provider, outgoing, deadline).await {
         Delivery::Answered(answer) => vault
             .read(request, &answer)
             .map(|opened| Reply::Response(opened.response))
             .map_err(|violation| violation.to_string()),
-        Delivery::NotSent(fault) => {
-            Ok(Reply::Unreached(Reason { code: fault.kind.label().into(), message: fault.detail }))
-        }
+        Delivery::NotSent(fault) => Ok(Reply::Unreached(Reason {
+            code: fault.kind.label().into(),
+            message: fault.detail,
+        })),
         Delivery::Lost(fault) => Err(fault.detail),
     }
 }

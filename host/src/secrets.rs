@@ -32,6 +32,11 @@ impl SecretReader {
         Self { environment }
     }
 
+    /// A variable that is no secret: where a proxy is.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name)
+    }
+
     /// The value in force now.
     ///
     /// # Errors
@@ -45,9 +50,11 @@ impl SecretReader {
     pub async fn read(&self, source: &SecretSource) -> Result<Secret<String>, SecretFault> {
         let value = match source {
             SecretSource::Value(value) => value.clone(),
-            SecretSource::Env(name) => (self.environment)(name)
-                .map(Secret::new)
-                .ok_or_else(|| SecretFault(format!("the environment variable {name} is not set")))?,
+            SecretSource::Env(name) => {
+                (self.environment)(name).map(Secret::new).ok_or_else(|| {
+                    SecretFault(format!("the environment variable {name} is not set"))
+                })?
+            }
             SecretSource::File(path) => read_file(path).await?,
         };
         if value.is_empty() {
@@ -59,11 +66,16 @@ impl SecretReader {
 
 async fn read_file(path: &Path) -> Result<Secret<String>, SecretFault> {
     let fault = |what: String| SecretFault(format!("file {}: {what}", path.display()));
-    let size = tokio::fs::metadata(path).await.map_err(|e| fault(e.kind().to_string()))?.len();
+    let size = tokio::fs::metadata(path)
+        .await
+        .map_err(|e| fault(e.kind().to_string()))?
+        .len();
     if size > SECRET_MAX_BYTES {
         return Err(fault(format!("larger than {SECRET_MAX_BYTES} bytes")));
     }
-    let bytes = tokio::fs::read(path).await.map_err(|e| fault(e.kind().to_string()))?;
+    let bytes = tokio::fs::read(path)
+        .await
+        .map_err(|e| fault(e.kind().to_string()))?;
     let mut text = String::from_utf8(bytes).map_err(|_| fault("not UTF-8".into()))?;
     if text.ends_with('\n') {
         text.pop();
@@ -107,10 +119,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_named() {
-        let fault = reader().read(&SecretSource::Env("UNSET".into())).await.unwrap_err();
+        let fault = reader()
+            .read(&SecretSource::Env("UNSET".into()))
+            .await
+            .unwrap_err();
         assert!(fault.to_string().contains("UNSET"));
-        assert!(reader().read(&SecretSource::Env("SET".into())).await.is_ok());
-        let fault = reader().read(&SecretSource::File("/nonexistent/x".into())).await.unwrap_err();
+        assert!(
+            reader()
+                .read(&SecretSource::Env("SET".into()))
+                .await
+                .is_ok()
+        );
+        let fault = reader()
+            .read(&SecretSource::File("/nonexistent/x".into()))
+            .await
+            .unwrap_err();
         assert!(fault.to_string().contains("/nonexistent/x"));
     }
 }

@@ -81,7 +81,10 @@ impl Provider {
         };
         let json = settings.settings.to_string();
         let configured = plugin.configure(&json).await.map_err(|fault| {
-            vec![mistake(fault.to_string(), "use another version of the plugin".into())]
+            vec![mistake(
+                fault.to_string(),
+                "use another version of the plugin".into(),
+            )]
         })?;
         let needs = configured.map_err(|mistakes| {
             mistakes
@@ -90,10 +93,17 @@ impl Provider {
                 .collect::<Vec<_>>()
         })?;
         let rules = Rules::new(settings).map_err(|faults| {
-            faults.into_iter().map(|f| mistake(f.message, f.fix)).collect::<Vec<_>>()
+            faults
+                .into_iter()
+                .map(|f| mistake(f.message, f.fix))
+                .collect::<Vec<_>>()
         })?;
         let lacking = lacking(settings, &needs, &rules);
-        if lacking.is_empty() { Ok((needs, rules)) } else { Err(lacking) }
+        if lacking.is_empty() {
+            Ok((needs, rules))
+        } else {
+            Err(lacking)
+        }
     }
 
     /// What is known of this provider's refresh tokens: the operator's word, else the plugin's.

@@ -41,11 +41,18 @@ impl Broker {
             return Err(ImportError::UnknownProvider);
         }
         let mark = fingerprint(&core.seeds.fingerprints, &refresh_token);
-        let outcome = ImportOutcome { durable: core.store.durable() };
+        let outcome = ImportOutcome {
+            durable: core.store.durable(),
+        };
         for _ in 0..CONFLICTS_MAX {
-            let Stored { version, credential } = self.load(&key).await.map_err(ImportError::Failed)?;
-            let same =
-                credential.refresh_token.as_ref().is_some_and(|held| held.same_as(&refresh_token));
+            let Stored {
+                version,
+                credential,
+            } = self.load(&key).await.map_err(ImportError::Failed)?;
+            let same = credential
+                .refresh_token
+                .as_ref()
+                .is_some_and(|held| held.same_as(&refresh_token));
             if same && credential.state == CredentialState::Live {
                 return Ok(outcome);
             }
@@ -99,10 +106,15 @@ impl Broker {
     ) -> Result<RevokeOutcome, Error> {
         let core = &self.0;
         for _ in 0..CONFLICTS_MAX {
-            let Stored { version, mut credential } = self.load(key).await?;
+            let Stored {
+                version,
+                mut credential,
+            } = self.load(key).await?;
             let grant = credential.refresh_token.take();
             if let Some(grant) = &grant {
-                credential.spent.push(fingerprint(&core.seeds.fingerprints, grant));
+                credential
+                    .spent
+                    .push(fingerprint(&core.seeds.fingerprints, grant));
             }
             let next = Credential {
                 state: CredentialState::Revoked { at: core.now() },
@@ -118,7 +130,8 @@ impl Broker {
                 };
                 let mut told = true;
                 if let Some(grant) = &grant {
-                    told &= revoke::upstream(core, &provider, key, grant, Holds::RefreshToken).await;
+                    told &=
+                        revoke::upstream(core, &provider, key, grant, Holds::RefreshToken).await;
                 }
                 for token in tokens {
                     let raw = Secret::from(token.raw());
@@ -131,7 +144,11 @@ impl Broker {
     }
 
     pub(super) async fn load(&self, key: &CredentialKey) -> Result<Stored, Error> {
-        self.0.store.load(key).await.map_err(|fault| self.unreachable(&fault.0))
+        self.0
+            .store
+            .load(key)
+            .await
+            .map_err(|fault| self.unreachable(&fault.0))
     }
 
     /// True when it was committed, false when somebody else was first.
@@ -184,9 +201,10 @@ impl CredentialStatus {
         let credential = &stored.credential;
         let (cause, since) = match credential.state {
             CredentialState::Live => (None, credential.grant_since),
-            CredentialState::Suspended { until } => {
-                (Some(format!("until {}", until.as_secs())), UnixTime::default())
-            }
+            CredentialState::Suspended { until } => (
+                Some(format!("until {}", until.as_secs())),
+                UnixTime::default(),
+            ),
             CredentialState::Uncertain { since } => (Some("lost_answer".to_owned()), since),
             CredentialState::ReauthorizationRequired { since, cause } => {
                 (Some(cause.label().to_owned()), since)

@@ -1,10 +1,9 @@
 //! A route's handle: one key, resolved once, read in nanoseconds, and able to wait where there is nothing to read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Broker, nudge};
-use crate::cache::{self, CoarseClock, NotReady, Nudge, Slot};
+use crate::cache::{self, NotReady, Nudge, Slot};
 use crate::core::Core;
 use crate::model::contract::Cause;
 use crate::model::error::Error;
@@ -100,7 +99,9 @@ impl TokenHandle {
 
 impl std::fmt::Debug for TokenHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenHandle").field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("TokenHandle")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,9 +109,19 @@ impl std::fmt::Debug for TokenHandle {
 
 impl Nudge for Core {
     fn nudge(&self, slot: &Arc<Slot>) {
-        let Some(core) = self.me.upgrade() else { return };
+        let Some(core) = self.me.upgrade() else {
+            return;
+        };
         let Some(pin) = slot.pin() else { return };
         let seen = slot.current().map(|token| token.generation());
-        nudge(&core, &pin, Want { cause: Cause::Expiring, seen }, core.now());
+        nudge(
+            &core,
+            &pin,
+            Want {
+                cause: Cause::Expiring,
+                seen,
+            },
+            core.now(),
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! What operators see: providers, readiness, the timeline of a key, metrics.
 
+use super::Broker;
 use super::setup::required_key;
 use super::status::{CredentialStatus, Explanation, ProviderStatus, Readiness};
-use super::Broker;
 use crate::cache::Slot;
 use crate::model::key::{ProviderName, TokenKey};
 use crate::model::time::UnixTime;
@@ -14,8 +14,11 @@ impl Broker {
     /// Every provider, by name.
     pub fn providers(&self) -> Vec<ProviderStatus> {
         let snapshot = self.0.snapshot();
-        let mut all: Vec<_> =
-            snapshot.providers.iter().map(|(name, p)| self.status(name, p)).collect();
+        let mut all: Vec<_> = snapshot
+            .providers
+            .iter()
+            .map(|(name, p)| self.status(name, p))
+            .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -23,7 +26,9 @@ impl Broker {
     /// One provider.
     pub fn provider(&self, name: &str) -> Option<ProviderStatus> {
         let name = ProviderName::parse(name).ok()?;
-        self.0.provider(&name).map(|provider| self.status(&name, &provider))
+        self.0
+            .provider(&name)
+            .map(|provider| self.status(&name, &provider))
     }
 
     fn status(&self, name: &ProviderName, provider: &Provider) -> ProviderStatus {
@@ -54,7 +59,11 @@ impl Broker {
 
     fn is_ready(&self, name: &ProviderName, provider: &Provider) -> bool {
         !provider.settings.required
-            || self.0.cache.slot(&required_key(name, provider)).is_some_and(|slot| slot.current().is_some())
+            || self
+                .0
+                .cache
+                .slot(&required_key(name, provider))
+                .is_some_and(|slot| slot.current().is_some())
     }
 
     /// Whether traffic is welcome: every required token was obtained once, and the process is not draining.
@@ -68,7 +77,11 @@ impl Broker {
             .collect();
         waiting_for.sort_unstable();
         let draining = self.0.stop.is_cancelled();
-        Readiness { ready: waiting_for.is_empty() && !draining, degraded: false, waiting_for }
+        Readiness {
+            ready: waiting_for.is_empty() && !draining,
+            degraded: false,
+            waiting_for,
+        }
     }
 
     /// How one key got where it is; `None` when neither the key nor its credential was ever seen.
@@ -81,7 +94,7 @@ impl Broker {
         let now = core.now();
         let slot = core.cache.slot(key);
         let stored = self.load(&key.credential).await.unwrap_or_default();
-        let timeline = core.timeline.of(key);
+        let timeline = core.timeline.facts(key);
         if slot.is_none() && timeline.is_empty() && stored.version.0 == 0 {
             return None;
         }
@@ -89,13 +102,22 @@ impl Broker {
         Some(Explanation {
             provider: key.credential.provider.as_str().to_owned(),
             tenant: key.credential.tenant.as_str().to_owned(),
-            subject: key.credential.subject.as_ref().map(|s| s.as_str().to_owned()),
+            subject: key
+                .credential
+                .subject
+                .as_ref()
+                .map(|s| s.as_str().to_owned()),
             audience: key.audience.as_ref().map(|a| a.as_str().to_owned()),
             scope: key.scopes.to_string(),
             generation: current.as_ref().map(|token| token.generation().number()),
             expires_at: current.as_ref().map(|token| token.expires().as_secs()),
-            refresh_at: slot.as_ref().and_then(|slot| due_of(slot)).map(|at| at.as_secs()),
-            refreshing: slot.as_ref().is_some_and(|slot| core.flights.in_air(&slot.id())),
+            refresh_at: slot
+                .as_ref()
+                .and_then(|slot| due_of(slot))
+                .map(|at| at.as_secs()),
+            refreshing: slot
+                .as_ref()
+                .is_some_and(|slot| core.flights.in_air(&slot.id())),
             failures: slot.as_ref().map_or(0, |slot| slot.attempts()),
             last_error: slot
                 .as_ref()

@@ -9,6 +9,7 @@ mod look;
 mod operate;
 mod setup;
 mod status;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub use status::{
 };
 
 use crate::authorize::{Denial, authorize};
-use crate::cache::{Decision, Full, Hit, Pin, Rejection, Slot};
+use crate::cache::{Decision, Full, Hit, Pin, Rejection as Ruling, Slot};
 use crate::core::{Core, Landed};
 use crate::model::contract::{Cause, Rejection, Verdict};
 use crate::model::error::{Error, ErrorKind, Retry};
@@ -63,10 +64,21 @@ impl Broker {
     /// # Cancel safety
     ///
     /// Safe: the refresh belongs to the broker and goes on.
-    pub async fn token(&self, principal: &Principal, request: &TokenRequest) -> Result<Issued, Error> {
+    pub async fn token(
+        &self,
+        principal: &Principal,
+        request: &TokenRequest,
+    ) -> Result<Issued, Error> {
         let arrived = self.0.now();
-        let entry = match self.0.cache.lookup(principal, request, self.0.epoch.current(), arrived) {
-            Some(Hit::Fresh { token, max_lifetime }) => {
+        let entry = match self
+            .0
+            .cache
+            .lookup(principal, request, self.0.epoch.current(), arrived)
+        {
+            Some(Hit::Fresh {
+                token,
+                max_lifetime,
+            }) => {
                 return Ok(issue(token, max_lifetime, arrived));
             }
             known => self.entry(known, principal, request, arrived).await?,
@@ -92,7 +104,9 @@ impl Broker {
     ) -> Result<(Issued, RejectOutcome), Error> {
         let core = &self.0;
         let now = core.now();
-        let known = core.cache.lookup(principal, request, core.epoch.current(), now);
+        let known = core
+            .cache
+            .lookup(principal, request, core.epoch.current(), now);
         let entry = self.entry(known, principal, request, now).await?;
         let slot = &entry.pin;
         let (token, outcome) = match self.judge(slot, report, now).await {
@@ -105,11 +119,23 @@ impl Broker {
                 (token, RejectOutcome::AlreadyReplaced)
             }
             Judged::Renew(seen) => {
-                let token =
-                    self.wait(slot, Want { cause: Cause::Rejected, seen: Some(seen) }).await?;
+                let token = self
+                    .wait(
+                        slot,
+                        Want {
+                            cause: Cause::Rejected,
+                            seen: Some(seen),
+                        },
+                    )
+                    .await?;
                 if token.generation() == seen {
                     // The issuer gave the same token again: another request would not change that.
-                    (token, RejectOutcome::Kept { retry_after: REJECTION_PAUSE })
+                    (
+                        token,
+                        RejectOutcome::Kept {
+                            retry_after: REJECTION_PAUSE,
+                        },
+                    )
                 } else {
                     (token, RejectOutcome::Refreshed)
                 }
@@ -121,29 +147,38 @@ impl Broker {
             outcome: outcome.label(),
             caller: principal.name().to_owned(),
         });
-        Ok((issue(token, entry.decision.max_lifetime, self.0.now()), outcome))
+        Ok((
+            issue(token, entry.decision.max_lifetime, self.0.now()),
+            outcome,
+        ))
     }
 
     async fn judge(&self, slot: &Slot, report: &RejectReport, now: UnixTime) -> Judged {
         let Some(generation) = Generation::from_number(report.generation) else {
             return Judged::Kept(REJECTION_PAUSE);
         };
-        let is_current = slot.servable(now).is_ok_and(|token| token.generation() == generation);
+        let is_current = slot
+            .servable(now)
+            .is_ok_and(|token| token.generation() == generation);
         if is_current && !self.is_dead(slot, report).await {
             return Judged::Kept(REJECTION_PAUSE);
         }
         match slot.reject(generation, now) {
-            Rejection::Renew => Judged::Renew(generation),
-            Rejection::AlreadyReplaced => Judged::Replaced,
-            Rejection::Kept { retry_after } => Judged::Kept(retry_after.unwrap_or(REJECTION_PAUSE)),
+            Ruling::Renew => Judged::Renew(generation),
+            Ruling::AlreadyReplaced => Judged::Replaced,
+            Ruling::Kept { retry_after } => Judged::Kept(retry_after.unwrap_or(REJECTION_PAUSE)),
         }
     }
 
     /// Asks the plugin whether the resource's words mean that the token is dead. No words, or no answer: believe the caller,
     /// within the pause.
     async fn is_dead(&self, slot: &Slot, report: &RejectReport) -> bool {
-        let Some(status) = report.status else { return true };
-        let Some(provider) = self.0.provider(&slot.key().credential.provider) else { return true };
+        let Some(status) = report.status else {
+            return true;
+        };
+        let Some(provider) = self.0.provider(&slot.key().credential.provider) else {
+            return true;
+        };
         let rejection = Rejection {
             status,
             www_authenticate: report.www_authenticate.clone(),
@@ -177,7 +212,11 @@ impl Broker {
                     return Ok(Entry { pin, decision });
                 }
             }
-            Some(Hit::Fresh { token: _, max_lifetime: _ }) | None => {}
+            Some(Hit::Fresh {
+                token: _,
+                max_lifetime: _,
+            })
+            | None => {}
         }
         // Before the snapshot is read: a change from here on ends the decision.
         let epoch = core.epoch.current();
@@ -196,7 +235,8 @@ impl Broker {
                 .slot_or_insert(permit.key(), principal, now)
                 .map_err(|full| crowded(core, principal, full))?;
             if let Some(pin) = slot.pin() {
-                core.cache.remember(principal, request, &slot, decision, now);
+                core.cache
+                    .remember(principal, request, &slot, decision, now);
                 return Ok(Entry { pin, decision });
             }
         }
@@ -221,7 +261,9 @@ impl Broker {
         }
         let follow = refresh::join(core, slot, want)?;
         let provider = core.provider(&slot.key().credential.provider);
-        let patience = provider.as_ref().map_or(Duration::ZERO, |p| p.settings.refresh.timeout);
+        let patience = provider
+            .as_ref()
+            .map_or(Duration::ZERO, |p| p.settings.refresh.timeout);
         if let Some(provider) = provider {
             // The flight may have been started when nobody waited.
             core.budget(&provider).hurry(slot.id());
@@ -241,7 +283,9 @@ impl Broker {
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("snapshot", &self.0.snapshot().revision).finish_non_exhaustive()
+        f.debug_struct("Broker")
+            .field("snapshot", &self.0.snapshot().revision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -266,10 +310,19 @@ fn look(core: &Arc<Core>, slot: &Pin, min_validity: Duration, now: UnixTime) -> 
     slot.touch(now);
     let Ok(token) = slot.servable(now) else {
         let seen = slot.current().map(|token| token.generation());
-        return Look::None(Want { cause: Cause::First, seen });
+        return Look::None(Want {
+            cause: Cause::First,
+            seen,
+        });
     };
-    let want = Want { cause: Cause::Expiring, seen: Some(token.generation()) };
-    let life = Life { issued: token.issued(), expires: token.expires() };
+    let want = Want {
+        cause: Cause::Expiring,
+        seen: Some(token.generation()),
+    };
+    let life = Life {
+        issued: token.issued(),
+        expires: token.expires(),
+    };
     if life.validity(min_validity, now) == Validity::Renew {
         return Look::Better(token, want);
     }
@@ -299,13 +352,21 @@ fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime)
         None => token.expires(),
     };
     let scopes = token.scopes().clone();
-    Issued { token, expires, scopes }
+    Issued {
+        token,
+        expires,
+        scopes,
+    }
 }
 
 fn denied(core: &Core, principal: &Principal, request: &TokenRequest, denial: Denial) -> Error {
     let correlation = core.correlation();
     if let Some((label, detail)) = denial.fault {
-        core.emit(&Event::PluginFailed { provider: "policy".to_owned(), label, detail });
+        core.emit(&Event::PluginFailed {
+            provider: "policy".to_owned(),
+            label,
+            detail,
+        });
     }
     core.emit(&Event::Denied {
         caller: principal.name().to_owned(),

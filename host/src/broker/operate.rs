@@ -22,9 +22,15 @@ pub fn builtin(name: &str) -> Option<&'static [u8]> {
 /// # Errors
 ///
 /// [`SwapError`] when the host would not load it, or it fails to answer.
-pub async fn inspect(component: Arc<[u8]>, settings: Option<&str>) -> Result<Inspection, SwapError> {
+pub async fn inspect(
+    component: Arc<[u8]>,
+    settings: Option<&str>,
+) -> Result<Inspection, SwapError> {
     let runtime = Runtime::new().map_err(|fault| refused_load(&fault))?;
-    let loaded = Catalog::new(runtime).load(component).await.map_err(|fault| refused_load(&fault))?;
+    let loaded = Catalog::new(runtime)
+        .load(component)
+        .await
+        .map_err(|fault| refused_load(&fault))?;
     let (mut needs, mut mistakes) = (None, Vec::new());
     let description = match (&loaded.provider, &loaded.policy) {
         (Some(provider), _) => {
@@ -38,9 +44,19 @@ pub async fn inspect(component: Arc<[u8]>, settings: Option<&str>) -> Result<Ins
             provider.description().clone()
         }
         (None, Some(policy)) => policy.description().clone(),
-        (None, None) => return Err(SwapError::new("no_world", "it exports no world of Keyfob's")),
+        (None, None) => {
+            return Err(SwapError::new(
+                "no_world",
+                "it exports no world of Keyfob's",
+            ));
+        }
     };
-    Ok(Inspection { description, digest: loaded.digest, needs, mistakes })
+    Ok(Inspection {
+        description,
+        digest: loaded.digest,
+        needs,
+        mistakes,
+    })
 }
 
 // === impl Broker ===
@@ -74,10 +90,14 @@ impl Broker {
         let core = &self.0;
         let mut previous = core.changing.lock().await;
         let old = provider(core, name)?;
-        let loaded = core.catalog.load(component).await.map_err(|fault| refused_load(&fault))?;
-        let plugin = loaded
-            .provider
-            .ok_or_else(|| SwapError::new("no_world", "it does not export keyfob:provider/provider"))?;
+        let loaded = core
+            .catalog
+            .load(component)
+            .await
+            .map_err(|fault| refused_load(&fault))?;
+        let plugin = loaded.provider.ok_or_else(|| {
+            SwapError::new("no_world", "it does not export keyfob:provider/provider")
+        })?;
         let swapped = place(core, &old, plugin).await?;
         previous.providers.insert(old.settings.name.clone(), old);
         Ok(swapped)
@@ -106,7 +126,9 @@ impl Broker {
             .providers
             .get(&old.settings.name)
             .cloned()
-            .ok_or_else(|| SwapError::new("no_previous", "no plugin was in force before this one"))?;
+            .ok_or_else(|| {
+                SwapError::new("no_previous", "no plugin was in force before this one")
+            })?;
         let swapped = place(core, &old, before.plugin.clone()).await?;
         previous.providers.insert(old.settings.name.clone(), old);
         Ok(swapped)
@@ -160,13 +182,18 @@ impl Broker {
         let core = &self.0;
         let mut previous = core.changing.lock().await;
         let result = match previous.policy.take() {
-            None => Err(SwapError::new("no_previous", "no policy was in force before this one")),
+            None => Err(SwapError::new(
+                "no_previous",
+                "no policy was in force before this one",
+            )),
             Some(before) => {
                 let mut next = (*core.snapshot()).clone();
                 next.revision += 1;
                 previous.policy = Some(std::mem::replace(&mut next.policy, before));
-                let swapped =
-                    Swapped { revision: next.revision, digest: next.policy.digest().to_owned() };
+                let swapped = Swapped {
+                    revision: next.revision,
+                    digest: next.policy.digest().to_owned(),
+                };
                 core.put(next);
                 core.forget_decisions();
                 Ok(swapped)
@@ -179,7 +206,11 @@ impl Broker {
     fn swapped(&self, what: &str, result: &Result<Swapped, SwapError>, by: &str) {
         let (revision, digest, refused) = match result {
             Ok(swapped) => (swapped.revision, swapped.digest.clone(), None),
-            Err(error) => (self.0.snapshot().revision, String::new(), Some(error.to_string())),
+            Err(error) => (
+                self.0.snapshot().revision,
+                String::new(),
+                Some(error.to_string()),
+            ),
         };
         self.0.emit(&Event::PluginSwapped {
             provider: what.to_owned(),
@@ -195,7 +226,12 @@ fn provider(core: &Core, name: &str) -> Result<Arc<Provider>, SwapError> {
     ProviderName::parse(name)
         .ok()
         .and_then(|name| core.provider(&name))
-        .ok_or_else(|| SwapError::new("unknown_provider", format!("there is no provider \"{name}\"")))
+        .ok_or_else(|| {
+            SwapError::new(
+                "unknown_provider",
+                format!("there is no provider \"{name}\""),
+            )
+        })
 }
 
 /// Checks a plugin under the provider's settings and puts it in force.
@@ -204,40 +240,59 @@ async fn place(
     old: &Provider,
     plugin: Arc<dyn ProviderPlugin>,
 ) -> Result<Swapped, SwapError> {
-    let (needs, rules) = Provider::check(&old.settings, plugin.as_ref()).await.map_err(|mistakes| {
-        let widened = mistakes.iter().all(|mistake| mistake.widens);
-        let (code, message) = if widened {
-            ("grants_widened", "the plugin asks for more than is granted")
-        } else {
-            ("configure", "the plugin does not take this provider's settings")
-        };
-        SwapError { code, message: message.to_owned(), mistakes }
-    })?;
+    let (needs, rules) = Provider::check(&old.settings, plugin.as_ref())
+        .await
+        .map_err(|mistakes| {
+            let widened = mistakes.iter().all(|mistake| mistake.widens);
+            let (code, message) = if widened {
+                ("grants_widened", "the plugin asks for more than is granted")
+            } else {
+                (
+                    "configure",
+                    "the plugin does not take this provider's settings",
+                )
+            };
+            SwapError {
+                code,
+                message: message.to_owned(),
+                mistakes,
+            }
+        })?;
     let mut next = (*core.snapshot()).clone();
     next.revision += 1;
-    let swapped = Swapped { revision: next.revision, digest: plugin.digest().to_owned() };
+    let swapped = Swapped {
+        revision: next.revision,
+        digest: plugin.digest().to_owned(),
+    };
     let provider = old.with_plugin(plugin, needs, rules, next.revision);
-    next.providers.insert(old.settings.name.clone(), Arc::new(provider));
+    next.providers
+        .insert(old.settings.name.clone(), Arc::new(provider));
     core.put(next);
     Ok(swapped)
 }
 
 fn refused_load(fault: &LoadError) -> SwapError {
-    SwapError::new(fault.code(), fault.to_string())
+    SwapError::new(fault.label(), fault.to_string())
 }
 
 // === impl SwapError ===
 
 impl SwapError {
     fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), mistakes: Vec::<SetupMistake>::new() }
+        Self {
+            code,
+            message: message.into(),
+            mistakes: Vec::<SetupMistake>::new(),
+        }
     }
 }
 
 impl std::fmt::Display for SwapError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.code, self.message)?;
-        self.mistakes.iter().try_for_each(|mistake| write!(f, "; {mistake}"))
+        self.mistakes
+            .iter()
+            .try_for_each(|mistake| write!(f, "; {mistake}"))
     }
 }
 

@@ -6,24 +6,23 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::status::{BrokerSettings, StartError};
-use super::{Broker, SetupMistake};
+use super::{Broker, SetupMistake, transport};
 use crate::cache::{Cache, CacheLimits, CoarseClock};
 use crate::core::{Core, Given, Seeds};
 use crate::model::contract::{Cause, PolicyPlugin, ProviderPlugin};
 use crate::model::event::{Event, Observer};
 use crate::model::key::{CredentialKey, ProviderName, Tenant, TokenKey};
-use crate::model::secret::Secret;
 use crate::model::policy::Principal;
+use crate::model::secret::Secret;
 use crate::model::time::{Clock, SystemClock, UnixTime};
-use crate::observe::{Fanout, Metrics, Timeline, Tracing};
+use crate::observe::{Fanout, Lines, Metrics, Timeline};
 use crate::refresh::{self, Want};
 use crate::secrets::{Environment, SecretReader};
 use crate::settings::{PluginSource, ProviderSettings};
 use crate::snapshot::{Provider, Snapshot, fingerprint_of};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::upstream::{HttpUpstream, TransportSettings};
-use crate::wasm::{Catalog, LoadedPlugin, Runtime};
+use crate::wasm::{Catalog, LoadedPlugin, Runtime, builtin_names};
 
 /// Sets a broker up.
 pub struct Builder {
@@ -116,21 +115,19 @@ impl Builder {
             }],
         };
         let runtime = Runtime::new().map_err(|fault| broken(fault.to_string()))?;
-        let random = || {
-            refresh::random::<32>().map_err(|failure| broken(failure.detail))
-        };
+        let random = || refresh::random::<32>().map_err(|failure| broken(failure.detail));
         let node = random()?;
         let parts = Parts {
-            catalog: Catalog::new(runtime),
+            catalog: Arc::new(Catalog::new(runtime)),
             secrets: SecretReader::new(self.environment),
             fingerprints: Secret::new(random()?),
             clock: self.clock.clone(),
         };
         let snapshot = parts.assemble(&self.settings, 1, &HashMap::new()).await?;
         let metrics = Arc::new(Metrics::new());
-        let timeline = Arc::new(Timeline::new());
+        let timeline = Arc::new(Timeline::new(self.clock.clone()));
         let mut observers: Vec<Arc<dyn Observer>> =
-            vec![Arc::new(Tracing), metrics.clone(), timeline.clone()];
+            vec![Arc::new(Lines), metrics.clone(), timeline.clone()];
         observers.extend(self.observers);
         let observer: Arc<dyn Observer> = Arc::new(Fanout::new(observers));
         let core = Core::new(Given {
@@ -183,14 +180,19 @@ impl Broker {
         let next = match parts.assemble(&settings, revision, &old.providers).await {
             Ok(next) => next,
             Err(error) => {
-                core.emit(&Event::ConfigReloaded { refused: Some(error.to_string()) });
+                core.emit(&Event::ConfigReloaded {
+                    refused: Some(error.to_string()),
+                });
                 return Err(error);
             }
         };
         for (name, provider) in &next.providers {
             // Takes the new limit.
             core.budget(provider);
-            let same = old.providers.get(name).is_some_and(|p| p.fingerprint == provider.fingerprint);
+            let same = old
+                .providers
+                .get(name)
+                .is_some_and(|p| p.fingerprint == provider.fingerprint);
             if !same {
                 previous.providers.remove(name);
             }
@@ -218,11 +220,21 @@ impl Broker {
             }
             let now = core.now();
             let host = Principal::new("keyfob", Tenant::default(), Vec::new());
-            let slot = core.cache.slot_or_insert(&required_key(name, provider), &host, now);
+            let slot = core
+                .cache
+                .slot_or_insert(&required_key(name, provider), &host, now);
             if let Some(pin) = slot.ok().and_then(|slot| slot.pin()) {
                 pin.permit(core.epoch.current(), UnixTime::MAX);
                 if pin.current().is_none() {
-                    super::nudge(core, &pin, Want { cause: Cause::First, seen: None }, now);
+                    super::nudge(
+                        core,
+                        &pin,
+                        Want {
+                            cause: Cause::First,
+                            seen: None,
+                        },
+                        now,
+                    );
                 }
             }
         }
@@ -243,7 +255,9 @@ impl Broker {
 
 /// Wakes what is due until the broker stops.
 async fn renew(core: Arc<Core>) {
-    let run = core.scheduler.run(core.clone(), core.clock.clone(), core.epoch.clone());
+    let run = core
+        .scheduler
+        .run(core.clone(), core.clock.clone(), core.epoch.clone());
     tokio::select! {
         () = core.stop.cancelled() => {}
         () = run => {}
@@ -265,7 +279,7 @@ pub(super) fn required_key(name: &ProviderName, provider: &Provider) -> TokenKey
 
 /// What assembling needs.
 struct Parts {
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     secrets: SecretReader,
     fingerprints: Secret<[u8; 32]>,
     clock: Arc<dyn Clock>,
@@ -282,9 +296,12 @@ impl Parts {
     ) -> Result<Snapshot, StartError> {
         let (policy, providers) = tokio::join!(
             self.policy(&settings.policy.plugin),
-            join_all(settings.providers.iter().map(|p| {
-                self.provider(p, revision, running.get(&p.name).map(|p| &**p))
-            }))
+            join_all(
+                settings
+                    .providers
+                    .iter()
+                    .map(|p| { self.provider(p, revision, running.get(&p.name).map(|p| &**p)) })
+            )
         );
         let mut mistakes = Vec::new();
         let mut by_name = HashMap::new();
@@ -306,9 +323,17 @@ impl Parts {
         if !mistakes.is_empty() {
             return Err(StartError { mistakes });
         }
-        let callers =
-            settings.callers.iter().map(|c| (c.name.clone(), c.rules.to_string().into())).collect();
-        Ok(Snapshot { revision, providers: by_name, policy, callers })
+        let callers = settings
+            .callers
+            .iter()
+            .map(|c| (c.name.clone(), c.rules.to_string().into()))
+            .collect();
+        Ok(Snapshot {
+            revision,
+            providers: by_name,
+            policy,
+            callers,
+        })
     }
 
     async fn provider(
@@ -323,7 +348,10 @@ impl Parts {
             None => {
                 let plugin = self.load(&settings.plugin).await.and_then(|loaded| {
                     loaded.provider.ok_or_else(|| {
-                        ("it is no provider plugin".to_owned(), "export keyfob:provider/provider".into())
+                        (
+                            "it is no provider plugin".to_owned(),
+                            "export keyfob:provider/provider".into(),
+                        )
                     })
                 });
                 let plugin = plugin.map_err(|(message, fix)| {
@@ -339,7 +367,7 @@ impl Parts {
         };
         let checked = Provider::check(settings, plugin.as_ref()).await;
         let fingerprint = fingerprint_of(settings, &self.secrets, &self.fingerprints).await;
-        let upstream = self.upstream(settings).await;
+        let upstream = transport::upstream(settings, &self.secrets, self.clock.clone()).await;
         match (checked, fingerprint, upstream) {
             (Ok((needs, rules)), Ok(fingerprint), Ok(upstream)) => Ok(Provider {
                 settings: settings.clone(),
@@ -354,31 +382,20 @@ impl Parts {
             (checked, fingerprint, upstream) => {
                 let mut mistakes = checked.err().unwrap_or_default();
                 mistakes.extend(fingerprint.err().unwrap_or_default());
-                mistakes.extend(upstream.err());
+                mistakes.extend(upstream.err().unwrap_or_default());
                 Err(mistakes)
             }
         }
-    }
-
-    async fn upstream(&self, settings: &ProviderSettings) -> Result<HttpUpstream, SetupMistake> {
-        let mistake = |message: String, fix: &str| SetupMistake {
-            provider: Some(settings.name.as_str().to_owned()),
-            message,
-            fix: fix.to_owned(),
-            widens: false,
-        };
-        let transport = TransportSettings::read(settings, &self.secrets)
-            .await
-            .map_err(|fault| mistake(fault.to_string(), "write the file in PEM, readable by this process"))?;
-        HttpUpstream::new(&transport, self.clock.clone())
-            .map_err(|fault| mistake(fault.to_string(), "see docs/configuration.md, [providers.NAME]"))
     }
 
     async fn policy(&self, source: &PluginSource) -> Result<Arc<dyn PolicyPlugin>, SetupMistake> {
         let loaded = self.load(source).await;
         let policy = loaded.and_then(|loaded| {
             loaded.policy.ok_or_else(|| {
-                ("it is no policy plugin".to_owned(), "export keyfob:policy/policy".to_owned())
+                (
+                    "it is no policy plugin".to_owned(),
+                    "export keyfob:policy/policy".to_owned(),
+                )
             })
         });
         policy.map_err(|(message, fix)| SetupMistake {
@@ -394,14 +411,20 @@ impl Parts {
             PluginSource::Bytes(bytes) => bytes.clone(),
             PluginSource::Builtin(name) => super::builtin(name)
                 .ok_or_else(|| {
-                    let shipped = "builtin:oauth2, builtin:github-app or builtin:allowlist";
-                    ("no such plugin ships with this build".to_owned(), format!("use {shipped}, or a file"))
+                    let shipped: Vec<_> = builtin_names()
+                        .map(|name| format!("builtin:{name}"))
+                        .collect();
+                    let fix = format!("use {}, or a file", shipped.join(", "));
+                    ("no such plugin ships with this build".to_owned(), fix)
                 })?
                 .into(),
             PluginSource::File(path) => tokio::fs::read(path)
                 .await
                 .map_err(|fault| {
-                    (fault.kind().to_string(), "name a component file that this process may read".into())
+                    (
+                        fault.kind().to_string(),
+                        "name a component file that this process may read".into(),
+                    )
                 })?
                 .into(),
         };

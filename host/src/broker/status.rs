@@ -14,7 +14,7 @@ use crate::settings::{CallerSettings, PluginSource, ProviderSettings};
 pub use crate::snapshot::SetupMistake;
 
 /// Everything a broker is configured with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BrokerSettings {
     /// Providers.
     pub providers: Vec<ProviderSettings>,
@@ -27,8 +27,18 @@ pub struct BrokerSettings {
 /// Which policy decides.
 #[derive(Clone, Debug)]
 pub struct PolicySettings {
-    /// Where its plugin comes from.
+    /// Where its plugin comes from; the shipped allowlist unless given.
     pub plugin: PluginSource,
+}
+
+// === impl PolicySettings ===
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self {
+            plugin: PluginSource::Builtin("allowlist".to_owned()),
+        }
+    }
 }
 
 /// A token handed out.

@@ -35,7 +35,11 @@ mod tests {
             let component = builtin(name).expect("a listed name is found");
             // The preamble of a component: magic, version 13, layer 1.
             assert_eq!(component[..8], *b"\0asm\x0d\0\x01\0", "{name}");
-            assert!(component.len() <= COMPONENT_MAX_BYTES, "{name} has {} bytes", component.len());
+            assert!(
+                component.len() <= COMPONENT_MAX_BYTES,
+                "{name} has {} bytes",
+                component.len()
+            );
         }
     }
 

@@ -27,6 +27,7 @@ mod runtime;
 mod sandbox;
 mod ticker;
 
+pub(crate) use builtin::{builtin, builtin_names};
 pub use catalog::{Catalog, LoadedPlugin};
 pub use error::{LoadCode, LoadError};
 pub use runtime::Runtime;
