@@ -2,6 +2,8 @@
 
 pub mod broker;
 pub mod cache;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod flight;
 pub mod gate;
 pub mod keys;

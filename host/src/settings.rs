@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::contract::Rotation;
-use crate::model::credential::AfterLostAnswer;
+pub use crate::model::credential::AfterLostAnswer;
 use crate::model::key::{ProviderName, ScopeSet, Tenant};
 use crate::model::secret::Secret;
 
@@ -73,7 +73,8 @@ pub struct SecretSettings {
     pub alg: Option<String>,
     /// For signing keys: the `kid` header.
     pub key_id: Option<String>,
-    /// For signing keys: audiences that a JWT may name; none means the provider's `allow` and their origins.
+    /// For signing keys: audiences that a JWT may name; none means the provider's `allow`, their origins,
+    /// and the paths between.
     pub audiences: Option<Vec<String>>,
 }
 

@@ -40,7 +40,7 @@ impl Stage {
     pub(super) async fn build() -> io::Result<Self> {
         let canary = Canary::new();
         let secret: Secret<String> = CLIENT_SECRET.into();
-        let client = Client::new("demo", ClientAuth::Basic(secret.clone())).scopes(&SCOPES);
+        let client = Client::new("demo", ClientAuth::Basic(CLIENT_SECRET.into())).scopes(&SCOPES);
         let issuer = Issuer::start(IssuerConfig {
             clients: vec![client],
             lifetime: LIFETIME,

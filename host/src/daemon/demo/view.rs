@@ -81,7 +81,7 @@ impl View {
             return writeln!(out, "{summary:#}");
         }
         let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
         let width = if self.terminal { console::Term::stdout().size().1 } else { WIDTH };
         table.set_width(width.max(60)).set_header(["act", "promise", "measured", ""]);
         for verdict in verdicts {
