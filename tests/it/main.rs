@@ -1,6 +1,9 @@
-//! The integration tests: behaviours as modules, one binary.
+//! The one integration binary: behaviours as modules.
 
+mod daemon;
 mod issuer;
 mod observe;
+mod oidc_provider;
 mod sandbox;
+mod tidy;
 mod upstream;

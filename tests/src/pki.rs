@@ -1,7 +1,11 @@
-//! Certificates made for one test.
+//! Throw-away certificates: an authority for one test, trusted by nobody else, and its files where programs want files.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// An authority of its own: two of them do not trust each other.
@@ -19,7 +23,8 @@ impl Authority {
     /// A fresh one.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().expect("a P-256 key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate of an authority"))
     }
@@ -43,6 +48,7 @@ impl Authority {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names and addresses");
         params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("a P-256 key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Leaf {
@@ -56,4 +62,70 @@ impl Default for Authority {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The name in client certificates.
+pub const CLIENT_NAME: &str = "client.example";
+
+/// An authority with one server certificate, for `localhost` and `127.0.0.1`, and one client certificate, for
+/// [`CLIENT_NAME`]. PEM files.
+#[derive(Clone, Debug)]
+pub struct Pki {
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// The server's certificate.
+    pub server_cert: PathBuf,
+    /// Its private key.
+    pub server_key: PathBuf,
+    /// The client's certificate.
+    pub client_cert: PathBuf,
+    /// Its private key.
+    pub client_key: PathBuf,
+}
+
+// === impl Pki ===
+
+impl Pki {
+    /// Makes the authority and both certificates and writes them into `dir`.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn create(dir: &Path) -> anyhow::Result<Self> {
+        let authority = Authority::new();
+        let ca = write(dir, "ca.pem", &String::from_utf8(authority.pem())?)?;
+        let files = |name: &str, leaf: Leaf| -> anyhow::Result<(PathBuf, PathBuf)> {
+            let cert = write(dir, &format!("{name}.pem"), &leaf.cert)?;
+            Ok((cert, write(dir, &format!("{name}.key.pem"), &leaf.key)?))
+        };
+        let (server_cert, server_key) =
+            files("server", authority.server(&["localhost", "127.0.0.1"]))?;
+        let (client_cert, client_key) = files("client", authority.client(CLIENT_NAME))?;
+        Ok(Self {
+            ca,
+            server_cert,
+            server_key,
+            client_cert,
+            client_key,
+        })
+    }
+
+    /// A builder of HTTP clients that trust this authority only.
+    ///
+    /// # Errors
+    ///
+    /// When the authority's file is gone.
+    pub fn trusting(&self) -> anyhow::Result<reqwest::ClientBuilder> {
+        let pem =
+            std::fs::read(&self.ca).with_context(|| format!("reading {}", self.ca.display()))?;
+        let ca = reqwest::Certificate::from_pem(&pem)?;
+        Ok(reqwest::Client::builder().no_proxy().tls_certs_only([ca]))
+    }
+}
+
+/// Writes a file into a directory and returns its path.
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = dir.join(name);
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
 }
