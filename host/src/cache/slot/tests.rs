@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant};
+use crate::model::token::ObtainedToken;
 
 const START: UnixTime = UnixTime::from_secs(1_700_000_000);
 
