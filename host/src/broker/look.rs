@@ -1,5 +1,7 @@
 //! What operators see: providers, readiness, the timeline of a key, metrics.
 
+use std::sync::PoisonError;
+
 use super::Broker;
 use super::setup::required_key;
 use super::status::{CredentialStatus, Explanation, ProviderStatus, Readiness};
@@ -129,7 +131,15 @@ impl Broker {
     }
 
     /// Prometheus text.
-    pub fn metrics(&self) -> String {
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: reads only.
+    pub async fn metrics(&self) -> String {
+        // A store out of reach leaves the last count standing: the rest of the page is worth more than an error.
+        if let Ok(census) = self.0.store.census().await {
+            *self.0.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
+        }
         self.0.metrics.render()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -23,6 +24,11 @@ use crate::snapshot::{Provider, Snapshot, fingerprint_of};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::wasm::{Catalog, LoadedPlugin, Runtime, builtin_names};
+
+/// How often idle keys are looked for: a walk over all of them.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// After how long without a question a key leaves: longer than most tokens live, so that what leaves is dead weight.
+const IDLE_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 /// Sets a broker up.
 pub struct Builder {
@@ -164,7 +170,9 @@ impl Builder {
                 fingerprints: parts.fingerprints,
             },
         });
+        core.watch();
         core.tracker.spawn(renew(core.clone()));
+        core.tracker.spawn(tidy(core.clone()));
         let broker = Broker(core);
         broker.obtain_required();
         Ok(broker)
@@ -220,8 +228,13 @@ impl Broker {
         for (name, provider) in &old.providers {
             match next.providers.get(name) {
                 Some(now) if now.fingerprint == provider.fingerprint => {}
-                Some(_) => core.slots_of(name).iter().for_each(|slot| slot.withdraw()),
-                None => core.slots_of(name).iter().for_each(|slot| slot.withdraw()),
+                Some(_) => core.slots_of(name).iter().for_each(|slot| {
+                    slot.withdraw();
+                    slot.clear_failure();
+                }),
+                None => core.slots_of(name).iter().for_each(|slot| {
+                    core.cache.remove(slot.key());
+                }),
             }
         }
         core.emit(&Event::ConfigReloaded { refused: None });
@@ -263,7 +276,7 @@ impl Broker {
     /// # Cancel safety
     ///
     /// Safe: the rest of the wait is given up.
-    pub async fn shutdown(&self, drain: std::time::Duration) {
+    pub async fn shutdown(&self, drain: Duration) {
         self.0.stop.cancel();
         self.0.tracker.close();
         // What does not land in time is dropped with the runtime; its waiters are told.
@@ -279,6 +292,18 @@ async fn renew(core: Arc<Core>) {
     tokio::select! {
         () = core.stop.cancelled() => {}
         () = run => {}
+    }
+}
+
+/// Lets go of keys that nobody asks for, until the broker stops.
+async fn tidy(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(TIDY_EVERY) => {
+                core.cache.evict_idle(core.now(), IDLE_AFTER);
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::{CommitFault, KeptPlugin, Store, Stored, Unreachable};
+use super::{Census, CommitFault, KeptPlugin, Store, Stored, Unreachable};
 use crate::model::contract::BoxFuture;
 use crate::model::credential::{Credential, Version};
 use crate::model::key::CredentialKey;
@@ -74,6 +74,17 @@ impl Store for MemoryStore {
 
     fn keys(&self, limit: usize) -> BoxFuture<'_, Result<Vec<CredentialKey>, Unreachable>> {
         Box::pin(async move { Ok(self.rows().keys().take(limit).cloned().collect()) })
+    }
+
+    fn census(&self) -> BoxFuture<'_, Result<Census, Unreachable>> {
+        Box::pin(async move {
+            let mut census = Census::new();
+            for (key, row) in self.rows().iter() {
+                let state = row.credential.state.label();
+                *census.entry((key.provider.clone(), state)).or_default() += 1;
+            }
+            Ok(census)
+        })
     }
 
     fn keep_plugin<'a>(

@@ -7,13 +7,17 @@
 
 pub mod memory;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::model::contract::BoxFuture;
 pub use crate::model::credential::{CommitFault, Stored, Unreachable};
 use crate::model::credential::{Credential, Version};
-use crate::model::key::CredentialKey;
+use crate::model::key::{CredentialKey, ProviderName};
+
+/// Credentials counted by provider and by the label of their state.
+pub type Census = HashMap<(ProviderName, &'static str), u64>;
 
 /// A plugin that was swapped in.
 #[derive(Clone)]
@@ -39,6 +43,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Every key with a record, for metrics and listings; at most `limit`.
     fn keys(&self, limit: usize) -> BoxFuture<'_, Result<Vec<CredentialKey>, Unreachable>>;
+
+    /// How many credentials each provider has in each state, for metrics.
+    fn census(&self) -> BoxFuture<'_, Result<Census, Unreachable>>;
 
     /// Keeps a plugin that was swapped in, so that a restart does not silently go back; `None` forgets it.
     fn keep_plugin<'a>(

@@ -86,9 +86,9 @@ impl Stage {
     }
 
     /// Looks for every secret of the run where none may be.
-    pub(super) fn leaks(&self) -> Verdict {
+    pub(super) async fn leaks(&self) -> Verdict {
         let places = [
-            ("metrics", self.broker.metrics()),
+            ("metrics", self.broker.metrics().await),
             ("events", self.recorder.dump()),
         ];
         let found: Vec<_> = places

@@ -350,10 +350,15 @@ fn token_key(front: &Front, provider: &str, request: &Request) -> Result<TokenKe
 }
 
 async fn metrics(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let answer = front.operator(request, Role::Read).await.map(|_| {
-        let kind = [(header::CONTENT_TYPE, METRICS_TYPE)];
-        uncached((kind, front.broker.metrics()).into_response())
-    });
+    let answer = match front.operator(request, Role::Read).await {
+        Ok(_) => {
+            let kind = [(header::CONTENT_TYPE, METRICS_TYPE)];
+            Ok(uncached(
+                (kind, front.broker.metrics().await).into_response(),
+            ))
+        }
+        Err(problem) => Err(problem),
+    };
     front.answer(answer)
 }
 
