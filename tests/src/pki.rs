@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 
 /// The name in client certificates.
@@ -37,6 +37,7 @@ impl Pki {
     /// When a file cannot be written.
     pub fn create(dir: &Path) -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = common_name("Keyfob test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate()?;
@@ -45,6 +46,7 @@ impl Pki {
         let leaf = |name: &str, names: &[&str], usage| -> anyhow::Result<(PathBuf, PathBuf)> {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
             let mut params = CertificateParams::new(names)?;
+            params.distinguished_name = common_name(name);
             params.extended_key_usages = vec![usage];
             params.use_authority_key_identifier_extension = true;
             let key = KeyPair::generate()?;
@@ -85,6 +87,13 @@ impl Pki {
         let ca = reqwest::Certificate::from_pem(&pem)?;
         Ok(reqwest::Client::builder().no_proxy().tls_certs_only([ca]))
     }
+}
+
+/// A name of its own for each certificate: OpenSSL takes one that is named like its authority for self-signed.
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
 }
 
 /// Writes a file into a directory and returns its path.
