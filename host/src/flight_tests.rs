@@ -301,6 +301,23 @@ mod in_every_order {
     }
 
     #[test]
+    fn shuttle_who_joins_after_a_landing_never_gets_its_result() {
+        shuttle::check_random(
+            || {
+                let flights = flights();
+                let lead = lead(&flights, 1);
+                let follow = follow(&flights, 1);
+                let lander = thread::spawn(move || lead.land(Landed::Token(1)));
+                assert_eq!(block_on(follow), Landed::Token(1));
+                // The result is known, perhaps rejected already: the next one is another's.
+                assert!(matches!(flights.join(&1), Joined::Lead(_)));
+                lander.join().unwrap();
+            },
+            SCHEDULES,
+        );
+    }
+
+    #[test]
     fn shuttle_a_late_cleanup_never_removes_a_successor() {
         shuttle::check_random(
             || {

@@ -10,3 +10,4 @@ pub mod leak;
 pub mod oidc;
 pub mod pki;
 pub mod process;
+pub mod raw;

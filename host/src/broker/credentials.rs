@@ -43,6 +43,7 @@ impl Broker {
         let mark = fingerprint(&core.seeds.fingerprints, &refresh_token);
         let outcome = ImportOutcome {
             durable: core.store.durable(),
+            unchanged: false,
         };
         for _ in 0..CONFLICTS_MAX {
             let Stored {
@@ -54,7 +55,10 @@ impl Broker {
                 .as_ref()
                 .is_some_and(|held| held.same_as(&refresh_token));
             if same && credential.state == CredentialState::Live {
-                return Ok(outcome);
+                return Ok(ImportOutcome {
+                    unchanged: true,
+                    ..outcome
+                });
             }
             if !same && credential.spent.contains(&mark) {
                 return Err(ImportError::AlreadySpent);

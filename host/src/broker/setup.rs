@@ -95,17 +95,20 @@ impl Builder {
         self
     }
 
-    /// Loads and checks every plugin, and starts.
+    /// Loads and checks every plugin as [`Builder::build`] does, and starts nothing.
     ///
     /// # Errors
     ///
-    /// Every mistake at once: a plugin that does not load, settings it refuses, needs that are not granted, secrets and
-    /// certificates that cannot be read.
+    /// Every mistake at once.
     ///
     /// # Cancel safety
     ///
-    /// Safe: nothing runs before it returns.
-    pub async fn build(self) -> Result<Broker, StartError> {
+    /// Safe.
+    pub async fn check(&self) -> Result<(), StartError> {
+        self.assemble().await.map(|_| ())
+    }
+
+    async fn assemble(&self) -> Result<(Parts, [u8; 32], Snapshot), StartError> {
         let broken = |detail: String| StartError {
             mistakes: vec![SetupMistake {
                 provider: None,
@@ -119,11 +122,26 @@ impl Builder {
         let node = random()?;
         let parts = Parts {
             catalog: Arc::new(Catalog::new(runtime)),
-            secrets: SecretReader::new(self.environment),
+            secrets: SecretReader::new(self.environment.clone()),
             fingerprints: Secret::new(random()?),
             clock: self.clock.clone(),
         };
         let snapshot = parts.assemble(&self.settings, 1, &HashMap::new()).await?;
+        Ok((parts, node, snapshot))
+    }
+
+    /// Loads and checks every plugin, and starts.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake at once: a plugin that does not load, settings it refuses, needs that are not granted, secrets and
+    /// certificates that cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing runs before it returns.
+    pub async fn build(self) -> Result<Broker, StartError> {
+        let (parts, node, snapshot) = self.assemble().await?;
         let metrics = Arc::new(Metrics::new());
         let timeline = Arc::new(Timeline::new(self.clock.clone()));
         let mut observers: Vec<Arc<dyn Observer>> =

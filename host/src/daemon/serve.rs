@@ -11,7 +11,7 @@ use super::config::{self, Config, Mistake};
 use super::environment::Environment;
 use super::logging;
 use super::server::{self, Connections, Front, Listener, Live, Plane};
-use crate::broker::{Broker, StartError};
+use crate::broker::{Broker, Builder, StartError};
 use crate::model::event::{Event, Observer};
 use crate::model::time::SystemClock;
 use crate::observe::Lines;
@@ -75,16 +75,25 @@ pub fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistak
 /// # Errors
 ///
 /// Every mistake at once, at the line of its provider.
-pub async fn build(
-    config: &Config,
-    environment: &Environment,
-) -> Result<Broker, Vec<Mistake>> {
+pub async fn build(config: &Config, environment: &Environment) -> Result<Broker, Vec<Mistake>> {
+    let built = builder(config, environment).build().await;
+    built.map_err(|error| located(config, &error))
+}
+
+/// Checks everything that [`build`] would, and starts nothing.
+///
+/// # Errors
+///
+/// As [`build`].
+pub async fn check(config: &Config, environment: &Environment) -> Result<(), Vec<Mistake>> {
+    let checked = builder(config, environment).check().await;
+    checked.map_err(|error| located(config, &error))
+}
+
+fn builder(config: &Config, environment: &Environment) -> Builder {
     Broker::builder()
         .environment(environment.clone())
         .settings(config.broker.clone())
-        .build()
-        .await
-        .map_err(|error| located(config, &error))
 }
 
 fn located(config: &Config, error: &StartError) -> Vec<Mistake> {
@@ -280,5 +289,23 @@ impl Signals {
     /// Waits for an order to end; reloads make no sense any more.
     async fn end(&mut self) {
         while self.next().await != Order::End {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_outside_the_file_is_told_at_once_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k.toml");
+        let text = "[server]\ntls = { cert = \"no.pem\", key = { env = \"NO\" } }\nadmin_key = { env = \"NO\" }\n\
+                    [callers.a]\nkey = { file = \"no.key\" }\nallow = []\n";
+        std::fs::write(&file, text).unwrap();
+        let nothing: Environment = Arc::new(|_| None);
+        let mistakes = load(&file, &nothing).err().expect("nothing is there");
+        let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.line).collect();
+        assert_eq!(lines, [Some(2), Some(3), Some(5)]);
     }
 }

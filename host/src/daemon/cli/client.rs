@@ -181,3 +181,100 @@ fn key(
         .map(Some)
         .map_err(|(what, fix)| Failure::new(Exit::Usage, format!("{what}: {fix}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    fn args(key_file: Option<&str>) -> KeyArgs {
+        KeyArgs {
+            key_env: None,
+            key_file: key_file.map(Into::into),
+            ca: None,
+        }
+    }
+
+    fn environment() -> Environment {
+        Arc::new(|name| (name == ADMIN_KEY_VARIABLE).then(|| "operators-key".to_owned()))
+    }
+
+    /// Answers one request and returns it.
+    async fn answer(listener: &UnixListener, with: &str) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let length = stream.read(&mut request).await.unwrap();
+        stream.write_all(with.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_call_carries_the_key_encodes_names_and_follows_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let admin = AdminArgs {
+            admin: format!("unix:{}", path.display()),
+            key: args(None),
+        };
+        let daemon = Daemon::admin(&admin, &environment()).ok().unwrap();
+        let url = daemon.url(&["a", "b/c d"], &[("scope", Some("x y")), ("none", None)]);
+        let redirect =
+            "HTTP/1.1 307 T\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        let call = daemon.call(daemon.empty(Method::GET, url));
+        let (result, request) = tokio::join!(call, answer(&listener, redirect));
+        assert_eq!(result.unwrap_err().exit, Exit::Failed);
+        assert!(
+            request.starts_with("GET /a/b%2Fc%20d?scope=x+y HTTP/1.1"),
+            "{request}"
+        );
+        assert!(
+            request.contains("authorization: Bearer operators-key"),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_not_there_is_unreachable_and_the_key_stays_unsaid() {
+        let admin = AdminArgs {
+            admin: "unix:/nowhere/k.sock".to_owned(),
+            key: args(None),
+        };
+        let daemon = Daemon::admin(&admin, &environment()).ok().unwrap();
+        let failure = daemon
+            .call(daemon.empty(Method::GET, daemon.url(&["x"], &[])))
+            .await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+        assert!(!format!("{failure:?}").contains("operators-key"));
+    }
+
+    #[test]
+    fn arguments_that_cannot_work_are_refused_before_anything_is_sent() {
+        let nothing: Environment = Arc::new(|_| None);
+        let admin = |address: &str, key: KeyArgs, environment: &Environment| {
+            let args = AdminArgs {
+                admin: address.to_owned(),
+                key,
+            };
+            Daemon::admin(&args, environment)
+                .err()
+                .map(|failure| failure.exit)
+        };
+        let usage = Some(Exit::Usage);
+        assert_eq!(admin("http://127.0.0.1:1", args(None), &nothing), usage);
+        assert_eq!(
+            admin("http://127.0.0.1:1", args(Some("/no/file")), &environment()),
+            usage
+        );
+        assert_eq!(admin("127.0.0.1:1", args(None), &environment()), usage);
+        assert_eq!(
+            admin("http://127.0.0.1:1", args(None), &environment()),
+            None
+        );
+    }
+}

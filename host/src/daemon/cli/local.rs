@@ -1,7 +1,6 @@
 //! Commands that need no daemon: they look at files with the daemon's own eyes.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -20,9 +19,8 @@ pub(super) async fn check(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let loaded = serve::load(config, environment).map_err(Failure::mistakes)?;
-    let built = serve::build(&loaded.config, environment).await;
-    let broker = built.map_err(Failure::mistakes)?;
-    broker.shutdown(Duration::ZERO).await;
+    let checked = serve::check(&loaded.config, environment).await;
+    checked.map_err(Failure::mistakes)?;
     for warning in &loaded.warnings {
         output.remark(&format!("warning: {warning}"));
     }
@@ -177,6 +175,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -62,7 +62,10 @@ async fn run(
             }),
         Command::Demo => match demo::run(arguments.json).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(Exit::Failed, "a promise was broken: see above")),
+            Ok(false) => Err(Failure::new(
+                Exit::Failed,
+                "a promise was broken: see above",
+            )),
             Err(error) => Err(Failure::new(Exit::Failed, error.to_string())),
         },
         Command::Check => local::check(config, output, environment).await,

@@ -386,3 +386,31 @@ fn only_the_admin_key_does_everything() {
     assert!(!Operate.covers(Deploy) && !Deploy.covers(Operate) && !Read.covers(Operate));
     assert!(All.covers(Operate) && All.covers(Deploy));
 }
+
+#[test]
+fn the_reference_names_every_key() {
+    const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
+    let tables = [
+        "server",
+        "log",
+        "providers.x",
+        "providers.x.refresh",
+        "policy",
+        "callers.x",
+        "admins.x",
+    ];
+    let mut documented = 0;
+    for table in tables {
+        let all = mistakes(&format!("[{table}]\nqqqqqqqqqq = 1")).concat();
+        let (_, keys) = all.split_once("known keys: ").unwrap();
+        let keys = keys.split(|c: char| c.is_ascii_digit()).next().unwrap();
+        for key in keys.split(", ") {
+            assert!(
+                REFERENCE.contains(&format!("| `{key}` |")),
+                "[{table}] {key}"
+            );
+            documented += 1;
+        }
+    }
+    assert_eq!(documented, 38, "a new key needs a line here too");
+}

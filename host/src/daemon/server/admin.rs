@@ -267,7 +267,9 @@ async fn import_credential(
         .import_credential(key, grant, &operator.name)
         .await
     {
-        Ok(outcome) if outcome.durable => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(outcome) if outcome.durable || outcome.unchanged => {
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
         Ok(_) => Ok(uncached(Json(json!({ "durable": false })).into_response())),
         Err(ImportError::UnknownProvider) => Err(unknown_provider()),
         Err(ImportError::AlreadySpent) => {

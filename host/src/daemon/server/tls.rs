@@ -129,7 +129,7 @@ mod tests {
             (tls(&cert, &key, Some(&key)), "no certificate"),
             (tls(&cert, &stranger, None), ""),
         ] {
-            let (what, _) = loaded.err().expect("refused");
+            let (what, _) = loaded.expect_err("refused");
             assert!(what.contains(words) && !what.contains("PRIVATE"), "{what}");
         }
     }
