@@ -242,8 +242,9 @@ impl Broker {
         Ok(revision)
     }
 
-    /// Asks for the own account's token of every required provider, so that readiness can come true.
-    fn obtain_required(&self) {
+    /// Asks for the own account's token of every required provider, so that readiness can come true. A refresh that failed
+    /// a moment ago is not repeated.
+    pub(super) fn obtain_required(&self) {
         let core = &self.0;
         for (name, provider) in &core.snapshot().providers {
             if !provider.settings.required {
