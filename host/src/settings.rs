@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::contract::Rotation;
+use crate::model::credential::AfterLostAnswer;
 use crate::model::key::{ProviderName, ScopeSet, Tenant};
 use crate::model::secret::Secret;
 
@@ -108,15 +109,6 @@ pub struct RefreshSettings {
     pub after_lost_answer: Option<AfterLostAnswer>,
 }
 
-/// What to do with a grant whose last answer was lost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AfterLostAnswer {
-    /// Present it once more when nothing is left to lose.
-    Probe,
-    /// Never present it again.
-    Stop,
-}
-
 /// Trust and client certificate of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTls {
@@ -185,6 +177,18 @@ impl Default for RefreshSettings {
 }
 
 // === impl PluginSource ===
+
+impl PluginSource {
+    /// Whether both name the same place.
+    pub fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Builtin(a), Self::Builtin(b)) => a == b,
+            (Self::File(a), Self::File(b)) => a == b,
+            (Self::Bytes(a), Self::Bytes(b)) => a == b,
+            _ => false,
+        }
+    }
+}
 
 impl fmt::Debug for PluginSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::key::{ScopeSet, TokenKey};
 use super::secret::Secret;
 use super::time::UnixTime;
-use super::token::{Generation, ObtainedToken};
 
 /// Number a commit must match. Grows by one with every commit of a credential and never restarts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default, serde::Serialize)]
@@ -65,8 +63,7 @@ pub enum CredentialState {
 }
 
 /// Why a credential needs a human.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum EndCause {
     /// The issuer refused the grant.
     Refused,
@@ -94,17 +91,35 @@ pub struct Seen {
     pub rotated: bool,
 }
 
-/// A token as it is kept beside its credential.
-#[derive(Clone)]
-pub struct TokenRecord {
-    /// Which key it is for.
-    pub key: TokenKey,
-    /// The token.
-    pub token: ObtainedToken,
-    /// Its name.
-    pub generation: Generation,
-    /// Of the settings and secrets that made it: another makes it absent.
-    pub fingerprint: Fingerprint,
+/// A credential as the store holds it. A key never seen has version 0 and a blank credential.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// What a commit must name.
+    pub version: Version,
+    /// The record.
+    pub credential: Credential,
+}
+
+/// Why a load failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable(pub String);
+
+/// Why a commit failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitFault {
+    /// The row has moved on: load again and decide again.
+    Conflict,
+    /// The store did not answer, or has no room.
+    Unreachable(String),
+}
+
+/// What to do with a grant whose last answer was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterLostAnswer {
+    /// Present it once more when nothing is left to lose.
+    Probe,
+    /// Never present it again.
+    Stop,
 }
 
 /// Keyed hash of everything of a provider that reaches the wire.
@@ -113,6 +128,18 @@ pub struct Fingerprint(pub [u8; 32]);
 
 /// The longest a credential stays suspended by an issuer's word: a wrong `Retry-After` must not end it for a day.
 pub const SUSPENSION_MAX: Duration = Duration::from_secs(3600);
+
+// === impl EndCause ===
+
+impl EndCause {
+    /// As the admin interface writes it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::LostAnswer => "lost_answer",
+        }
+    }
+}
 
 // === impl CredentialState ===
 
@@ -131,6 +158,17 @@ impl CredentialState {
 
 // === impl Credential ===
 
+impl Credential {
+    /// True when nothing would be lost by forgetting it: no grant, nothing kept, never ended.
+    pub fn is_blank(&self) -> bool {
+        self.refresh_token.is_none()
+            && self.held.is_empty()
+            && self.memo.is_empty()
+            && self.spent.is_empty()
+            && self.state == CredentialState::Live
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential")
@@ -142,20 +180,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-// === impl TokenRecord ===
-
-impl TokenRecord {
-    /// What the token may do.
-    pub fn scopes(&self) -> &ScopeSet {
-        &self.token.scopes
-    }
-}
-
-impl fmt::Debug for TokenRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of {:?}", self.generation, self.key)
-    }
-}
+// === impl Fingerprint ===
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

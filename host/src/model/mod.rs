@@ -7,6 +7,7 @@ pub mod contract;
 pub mod credential;
 pub mod error;
 pub mod event;
+
 pub mod key;
 pub mod policy;
 pub mod secret;

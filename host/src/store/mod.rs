@@ -1,0 +1,61 @@
+//! Durable and shared state: credentials, gated by version. What belongs here is the contract and its backends; what
+//! does not is any decision about a credential, which is `model/flow`'s.
+//!
+//! **The contract.** A row is a [`Credential`] under a [`CredentialKey`] with a [`Version`]. A commit names the version it
+//! was decided on and is refused when the row has moved on: that alone keeps a late writer from undoing a newer one.
+//! A commit is atomic: whoever loads sees all of it or none. Versions of a key never restart, not even after a revoke.
+
+pub mod memory;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::contract::BoxFuture;
+pub use crate::model::credential::{CommitFault, Stored, Unreachable};
+use crate::model::credential::{Credential, Version};
+use crate::model::key::CredentialKey;
+
+/// A plugin that was swapped in.
+#[derive(Clone)]
+pub struct KeptPlugin {
+    /// What the configuration named when it was swapped in: another name since then means that the operator decided anew.
+    pub instead_of: String,
+    /// The component.
+    pub component: Arc<[u8]>,
+}
+
+/// Keeps credentials, and the plugins that were swapped in.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// The record of a key.
+    fn load<'a>(&'a self, key: &'a CredentialKey) -> BoxFuture<'a, Result<Stored, Unreachable>>;
+
+    /// Replaces the record if its version is still `expected`; answers with the new version.
+    fn commit<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+        expected: Version,
+        credential: Credential,
+    ) -> BoxFuture<'a, Result<Version, CommitFault>>;
+
+    /// Every key with a record, for metrics and listings; at most `limit`.
+    fn keys(&self, limit: usize) -> BoxFuture<'_, Result<Vec<CredentialKey>, Unreachable>>;
+
+    /// Keeps a plugin that was swapped in, so that a restart does not silently go back; `None` forgets it.
+    fn keep_plugin<'a>(
+        &'a self,
+        place: &'a str,
+        plugin: Option<KeptPlugin>,
+    ) -> BoxFuture<'a, Result<(), Unreachable>>;
+
+    /// Every plugin kept, by place: a provider's name as `provider:NAME`, or `policy`.
+    fn plugins(&self) -> BoxFuture<'_, Result<Vec<(String, KeptPlugin)>, Unreachable>>;
+
+    /// Whether what it answered to survives the process.
+    fn durable(&self) -> bool;
+}
+
+impl fmt::Debug for KeptPlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes instead of {}", self.component.len(), self.instead_of)
+    }
+}
