@@ -6,6 +6,9 @@
 //! A commit is atomic: whoever loads sees all of it or none. Versions of a key never restart, not even after a revoke.
 
 pub mod memory;
+mod record;
+mod sealing;
+mod vault;
 
 use std::fmt;
 use std::sync::Arc;
