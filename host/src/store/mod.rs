@@ -8,6 +8,8 @@
 pub mod memory;
 mod record;
 mod sealing;
+#[cfg(test)]
+mod suite;
 mod vault;
 
 use std::fmt;
