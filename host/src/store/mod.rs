@@ -1,10 +1,16 @@
 //! Durable and shared state: credentials, gated by version. What belongs here is the contract and its backends; what
 //! does not is any decision about a credential, which is `model/flow`'s.
 //!
+//! Backends other than memory see sealed rows only: `vault` makes and opens them, `sealing` has the keys, `record` the bytes.
+//! Every backend keeps the promises of one test suite.
+//!
 //! **The contract.** A row is a [`Credential`] under a [`CredentialKey`] with a [`Version`]. A commit names the version it
 //! was decided on and is refused when the row has moved on: that alone keeps a late writer from undoing a newer one.
 //! A commit is atomic: whoever loads sees all of it or none. Versions of a key never restart, not even after a revoke.
+//! A commit that was answered stays, whatever happens to the process, where [`Store::durable`] says so. One that failed
+//! otherwise than by conflict, or whose caller left, may have happened: load again and see.
 
+pub mod embedded;
 pub mod memory;
 mod record;
 mod sealing;
@@ -32,9 +38,18 @@ pub struct KeptPlugin {
 /// Keeps credentials, and the plugins that were swapped in.
 pub trait Store: Send + Sync + fmt::Debug {
     /// The record of a key.
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing.
     fn load<'a>(&'a self, key: &'a CredentialKey) -> BoxFuture<'a, Result<Stored, Unreachable>>;
 
-    /// Replaces the record if its version is still `expected`; answers with the new version.
+    /// Replaces the record if its version is still `expected`; answers with the new version. A blank one in place of none
+    /// takes no room, and answers with version 0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it may or may not happen.
     fn commit<'a>(
         &'a self,
         key: &'a CredentialKey,
@@ -42,7 +57,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         credential: Credential,
     ) -> BoxFuture<'a, Result<Version, CommitFault>>;
 
-    /// Every key with a record, for metrics and listings; at most `limit`.
+    /// Every key with a record, for metrics and listings; at most `limit`. One that is damaged is left out: loading it
+    /// says so.
     fn keys(&self, limit: usize) -> BoxFuture<'_, Result<Vec<CredentialKey>, Unreachable>>;
 
     /// Keeps a plugin that was swapped in, so that a restart does not silently go back; `None` forgets it.
@@ -59,8 +75,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn durable(&self) -> bool;
 }
 
+impl From<Unreachable> for CommitFault {
+    fn from(Unreachable(detail): Unreachable) -> Self {
+        Self::Unreachable(detail)
+    }
+}
+
 impl fmt::Debug for KeptPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes instead of {}", self.component.len(), self.instead_of)
+        write!(
+            f,
+            "{} bytes instead of {}",
+            self.component.len(),
+            self.instead_of
+        )
     }
 }
