@@ -99,6 +99,8 @@ impl Broker {
             SwapError::new("no_world", "it does not export keyfob:provider/provider")
         })?;
         let swapped = place(core, &old, plugin).await?;
+        let instead_of = format!("{:?}", old.settings.plugin);
+        keep(core, &format!("provider:{name}"), instead_of, loaded.component).await;
         previous.providers.insert(old.settings.name.clone(), old);
         Ok(swapped)
     }
