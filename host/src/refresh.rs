@@ -335,17 +335,16 @@ pub(crate) async fn send(
     delivery
 }
 
-async fn commit(
-    core: &Core,
-    key: &TokenKey,
-    record: Record,
-) -> Result<Version, CommitFault> {
+async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, CommitFault> {
     if record.tries > 0 {
         tokio::time::sleep(RECORD_PAUSE * record.tries).await;
     }
     let state = record.credential.state;
     let ours = (record.tries > 0).then(|| record.credential.clone());
-    let committed = core.store.commit(&key.credential, record.expected, record.credential).await;
+    let committed = core
+        .store
+        .commit(&key.credential, record.expected, record.credential)
+        .await;
     let version = match (committed, ours) {
         (Err(CommitFault::Conflict), Some(ours)) => {
             landed_before(core, key, record.expected, &ours).await?

@@ -43,7 +43,7 @@ impl Broker {
             plugin: description.name.clone(),
             version: description.version.clone(),
             digest: provider.plugin.digest().to_owned(),
-            revision: provider.revision,
+            revision: provider.plugin.revision,
             tokens: slots
                 .iter()
                 .filter(|slot| slot.current().is_some_and(|token| token.expires() > now))

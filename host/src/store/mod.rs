@@ -26,6 +26,7 @@ use crate::model::contract::BoxFuture;
 pub use crate::model::credential::{CommitFault, Stored, Unreachable};
 use crate::model::credential::{Credential, Version};
 use crate::model::key::{CredentialKey, ProviderName};
+use crate::model::secret::Secret;
 
 /// Credentials counted by provider and by the label of their state.
 pub type Census = HashMap<(ProviderName, &'static str), u64>;
@@ -93,6 +94,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Every plugin kept, by place: a provider's name as `provider:NAME`, or `policy`.
     fn plugins(&self) -> BoxFuture<'_, Result<Vec<(String, KeptPlugin)>, Unreachable>>;
+
+    /// What keys the fingerprints in its records, where they outlive the process.
+    fn fingerprint_key(&self) -> Option<Secret<[u8; 32]>> {
+        None
+    }
 
     /// Whether what it answered to survives the process.
     fn durable(&self) -> bool;

@@ -36,6 +36,8 @@ pub(super) struct SealingKey {
     pub(super) key: DataKey,
     /// Names the key without telling it.
     pub(super) id: KeyId,
+    /// Keys the fingerprints that this store's records hold.
+    pub(super) fingerprints: Secret<[u8; KEY_BYTES]>,
 }
 
 /// Names a sealing key, so that a wrong one is told from a damaged file.
@@ -96,6 +98,7 @@ impl SealingKey {
         Ok(Self {
             key: DataKey(derive(b"wrap keys")?),
             id: KeyId(id),
+            fingerprints: Secret::new(*derive(b"fingerprints")?),
         })
     }
 }

@@ -24,6 +24,7 @@ pub use self::open::OpenError;
 use self::tables::Fault;
 use self::writer::{Request, Work};
 pub use super::sealing::KeyId;
+use super::sealing::SealingKey;
 use super::vault::Vault;
 use super::{CommitFault, KeptPlugin, Store, Stored, Unreachable};
 use crate::model::contract::BoxFuture;
@@ -43,6 +44,7 @@ pub struct EmbeddedStore {
     /// To the thread that writes. None only while it is dropped.
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
+    fingerprints: Option<Secret<[u8; 32]>>,
 }
 
 // === impl EmbeddedStore ===
@@ -80,6 +82,9 @@ impl EmbeddedStore {
             reading,
             requests: Some(requests),
             writer: Some(writer),
+            fingerprints: SealingKey::parse(sealing_key)
+                .ok()
+                .map(|key| key.fingerprints),
         })
     }
 
@@ -167,6 +172,10 @@ impl Store for EmbeddedStore {
 
     fn plugins(&self) -> BoxFuture<'_, Result<Vec<(String, KeptPlugin)>, Unreachable>> {
         Box::pin(self.read(tables::plugins))
+    }
+
+    fn fingerprint_key(&self) -> Option<Secret<[u8; 32]>> {
+        self.fingerprints.clone()
     }
 
     fn durable(&self) -> bool {
