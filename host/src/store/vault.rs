@@ -573,6 +573,38 @@ mod tests {
         assert!(two.open_plugin(&two.plugin_id("policy"), &row).is_err());
     }
 
+    /// Beside the identity in the row, which is compared too, the seal itself is bound to the place and to the file.
+    #[test]
+    fn a_seal_holds_for_one_place_of_one_file() {
+        let root = |file: u8| [[file; 16].as_slice(), &[7; 3 * KEY_BYTES]].concat();
+        let one = Vault::from_root(operator(1), &root(1)).unwrap();
+        let two = Vault::from_root(operator(1), &root(2)).unwrap();
+        let row = one.seal(
+            Kind::Plugin,
+            &[5; 32],
+            Head::of_host(Version(1)),
+            &one.host,
+            b"x",
+        );
+        let row = row.unwrap();
+        assert!(
+            one.open_row(Kind::Plugin, &[5; 32], &row, &one.host)
+                .is_ok()
+        );
+        assert!(
+            one.open_row(Kind::Plugin, &[6; 32], &row, &one.host)
+                .is_err()
+        );
+        assert!(
+            one.open_row(Kind::Credential, &[5; 32], &row, &one.host)
+                .is_err()
+        );
+        assert!(
+            two.open_row(Kind::Plugin, &[5; 32], &row, &two.host)
+                .is_err()
+        );
+    }
+
     #[test]
     fn another_sealing_key_is_named_and_a_broken_root_is_told_apart_from_it() {
         let (_, mut root) = Vault::create(operator(1)).unwrap();

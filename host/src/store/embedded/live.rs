@@ -9,7 +9,8 @@ use std::sync::{PoisonError, RwLock};
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
 use super::open::{Engine, Opened};
-use super::tables::{self, Fault, Rows};
+use super::rows::Rows;
+use super::tables::{self, Fault};
 use crate::model::credential::Unreachable;
 use crate::store::vault::Vault;
 

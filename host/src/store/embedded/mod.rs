@@ -1,11 +1,12 @@
 //! The store in a file of this machine, on redb. Here is the store as others see it; `open` has what is refused, `tables`
-//! what a transaction does, `writer` the thread that writes, `live` the database and its faults, `untouched` a file that
-//! is only looked at. The engine's types stay in this folder.
+//! what is read, `rows` what is written, `writer` the thread that does, `live` the database and its faults, `untouched` a
+//! file that is only looked at. The engine's types stay in this folder.
 //!
 //! Answered is durable: a commit is answered once the disk has it. The format is described in `docs/store.md`.
 
 mod live;
 mod open;
+mod rows;
 mod tables;
 mod untouched;
 mod writer;

@@ -560,6 +560,41 @@ async fn a_flipped_bit_in_a_row_is_always_found() {
     }
 }
 
+/// An engine that falls back to an older state of the file would bring back a grant that is spent.
+#[tokio::test]
+async fn damage_after_a_crash_does_not_bring_back_the_commit_before() {
+    let place = Place::new();
+    let store = place.open();
+    store
+        .commit(&key("ada"), Version(0), with_grant("old"))
+        .await
+        .unwrap();
+    store
+        .commit(&key("ada"), Version(1), with_grant("new"))
+        .await
+        .unwrap();
+    let crashed = place.copy();
+    drop(store);
+    let [(_, newest)] = &place.rows()[..] else {
+        panic!("one row")
+    };
+    let original = crashed.bytes();
+    let mut bytes = original.clone();
+    for at in 0..original.len() - newest.len() {
+        if original[at..].starts_with(newest) {
+            bytes[at + newest.len() / 2] ^= 1;
+        }
+    }
+    assert!(bytes != original);
+    std::fs::write(crashed.path(), &bytes).unwrap();
+    let refusal = crashed.refusal(KEY);
+    assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal:?}");
+    assert!(crashed.bytes() == bytes);
+    // A file too long to be read when opened: found when the row is loaded.
+    let store = crashed.open_unread().unwrap();
+    assert!(store.load(&key("ada")).await.is_err());
+}
+
 #[tokio::test]
 async fn a_truncated_file_is_refused_and_nothing_is_overwritten() {
     let place = Place::new();

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::live::Live;
-use super::tables::{Fault, Rows};
+use super::rows::Rows;
+use super::tables::Fault;
 use crate::model::credential::{CommitFault, Credential, Unreachable, Version};
 use crate::model::key::CredentialKey;
 use crate::store::KeptPlugin;
