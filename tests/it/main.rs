@@ -1,3 +1,4 @@
 //! The integration tests: behaviours as modules, one binary.
 
 mod sandbox;
+mod stampede;

@@ -1,3 +1,5 @@
 //! The test kit: what the integration tests are written with.
 
 pub mod guests;
+pub mod logs;
+pub mod stage;
