@@ -189,12 +189,14 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     ticket.finish(ended.since(began), load_of(&landing), ended);
     match landing {
         Landing::Renewed(token) => publish(core, slot, era, &token),
-        Landing::Failed(failure) => {
+        Landing::Failed(mut failure) => {
             if failure.scope == FailureScope::Client {
                 let delay = failure
                     .after
                     .map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
                 budget.pause(ended.plus(delay));
+                // Callers are told the same: whoever came back sooner would only meet the pause.
+                failure.after = Some(delay);
             }
             Attempt::Failed(failure)
         }

@@ -1,4 +1,7 @@
 //! The integration tests: behaviours as modules, one binary.
 
+mod faults;
+mod lifetimes;
+mod rejects;
 mod sandbox;
 mod stampede;

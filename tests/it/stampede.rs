@@ -87,11 +87,18 @@ async fn different_keys_fly_side_by_side() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_does_not_end_the_refresh() {
     let stage = Setting::new().open().await;
-    stage.issuer.behave(Behaviour::Latency(Duration::from_millis(300)));
+    stage
+        .issuer
+        .behave(Behaviour::Latency(Duration::from_millis(300)));
     let caller = stage.billing();
     let impatient = tokio::spawn({
         let caller = caller.clone();
-        async move { caller.token(&of(ACME)).await.map(|issued| generation(&issued)) }
+        async move {
+            caller
+                .token(&of(ACME))
+                .await
+                .map(|issued| generation(&issued))
+        }
     });
     stage.issuer.ledger().wait_for(1).await;
     impatient.abort();
@@ -106,7 +113,9 @@ async fn a_caller_that_hangs_up_does_not_end_the_refresh() {
 #[tokio::test]
 async fn a_refresh_that_everybody_left_still_lands() {
     let stage = Setting::new().open().await;
-    stage.issuer.behave(Behaviour::Latency(Duration::from_millis(200)));
+    stage
+        .issuer
+        .behave(Behaviour::Latency(Duration::from_millis(200)));
     let caller = stage.billing();
     let lonely = tokio::spawn(async move { caller.token(&of(ACME)).await.is_ok() });
     stage.issuer.ledger().wait_for(1).await;

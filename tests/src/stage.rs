@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use keyfob::broker::{
@@ -14,8 +14,11 @@ use keyfob::broker::{
 use keyfob::cache::CacheLimits;
 use keyfob::model::error::Error;
 use keyfob::model::event::{Event, RefreshOutcome};
-use keyfob::model::key::{Audience, CredentialKey, ProviderName, ScopeSet, Subject, Tenant, TokenKey};
+use keyfob::model::key::{
+    Audience, CredentialKey, ProviderName, ScopeSet, Subject, Tenant, TokenKey,
+};
 use keyfob::model::policy::{Principal, TokenRequest};
+use keyfob::model::time::{Clock, SystemClock};
 use keyfob::settings::{
     CallerSettings, PluginSource, ProviderSettings, RefreshSettings, SecretSettings, SecretSource,
     Wasi,
@@ -23,6 +26,7 @@ use keyfob::settings::{
 use keyfob::store::Store;
 use keyfob::testing::issuer::{Client, ClientAuth, Issuer, IssuerConfig};
 use keyfob::testing::{Canary, Recorder};
+use keyfob::wasm::{Catalog, Runtime};
 use serde_json::json;
 
 use crate::logs::{self, Sheet};
@@ -50,12 +54,17 @@ pub struct Setting {
     pub limits: Option<CacheLimits>,
     /// Where credentials are kept, if not in the broker's own memory.
     pub store: Option<Arc<dyn Store>>,
+    /// Tells issuer and broker the time, if the system does not.
+    pub clock: Option<Arc<dyn Clock>>,
     providers: Vec<Change>,
     callers: Vec<CallerSettings>,
 }
 
 /// A provider's name, and what distinguishes it from the usual one.
-type Change = (String, Box<dyn FnOnce(&mut ProviderSettings, &Issuer) + Send>);
+type Change = (
+    String,
+    Box<dyn FnOnce(&mut ProviderSettings, &Issuer) + Send>,
+);
 
 /// A stage in use.
 pub struct Stage {
@@ -93,6 +102,7 @@ impl Default for Setting {
             clients: vec![client()],
             limits: None,
             store: None,
+            clock: None,
             providers: Vec::new(),
             callers: vec![caller(BILLING, Tenant::default(), anything())],
         }
@@ -109,6 +119,23 @@ impl Setting {
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// With this clock, in the issuer too.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// With room for this many keys, and this many a caller.
+    #[must_use]
+    pub fn room(mut self, keys_max: usize, keys_per_caller_max: usize) -> Self {
+        self.limits = Some(CacheLimits {
+            keys_max,
+            keys_per_caller_max,
+        });
         self
     }
 
@@ -149,9 +176,11 @@ impl Setting {
         let log = logs::open();
         let common_from = logs::common_mark();
         let canary = Canary::new();
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let issuer = Issuer::start(IssuerConfig {
             clients: self.clients,
             lifetime: self.lifetime,
+            clock: clock.clone(),
             canary: canary.clone(),
             ..IssuerConfig::default()
         })
@@ -177,6 +206,8 @@ impl Setting {
         };
         let recorder = Arc::new(Recorder::new());
         let mut builder = Broker::builder()
+            .catalog(catalog())
+            .clock(clock)
             .observer(recorder.clone())
             .settings(settings.clone());
         if let Some(limits) = self.limits {
@@ -201,6 +232,16 @@ impl Setting {
             closed: false,
         }
     }
+}
+
+/// One for the process, as in production: what ships is compiled once for all tests.
+fn catalog() -> Arc<Catalog> {
+    static CATALOG: OnceLock<Arc<Catalog>> = OnceLock::new();
+    let made = CATALOG.get_or_init(|| {
+        let runtime = Runtime::new().expect("this machine runs WebAssembly");
+        Arc::new(Catalog::new(runtime))
+    });
+    Arc::clone(made)
 }
 
 /// The usual client of the issuer: [`CLIENT`] with [`CLIENT_SECRET`] and all [`SCOPES`].
@@ -353,7 +394,10 @@ impl Stage {
 
     /// Swaps a provider's plugin; the answer goes on the record.
     pub async fn swap(&self, provider: &str, component: Arc<[u8]>) -> Result<Swapped, SwapError> {
-        let result = self.broker.swap_provider(provider, component, "deployer").await;
+        let result = self
+            .broker
+            .swap_provider(provider, component, "deployer")
+            .await;
         self.record(&result);
         if let Err(error) = &result {
             self.record(&error.to_string());
@@ -390,17 +434,30 @@ impl Stage {
             serde_json::to_string(&self.broker.providers()).expect("a status is plain JSON")
         );
         self.broker.shutdown(DRAIN).await;
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        assert!(!self.canary.is_empty(), "nothing to look for proves nothing");
+        let said = self
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        assert!(
+            !self.canary.is_empty(),
+            "nothing to look for proves nothing"
+        );
         for (place, text) in [
             ("an explanation", explained.into_bytes()),
             ("a status", looks.into_bytes()),
             ("the metrics", self.broker.metrics().into_bytes()),
             ("an event", self.recorder.dump().into_bytes()),
             ("an answer's Debug", said.into_bytes()),
-            ("the settings' Debug", format!("{:?}", self.settings).into_bytes()),
+            (
+                "the settings' Debug",
+                format!("{:?}", self.settings).into_bytes(),
+            ),
             ("the log", self.log.text()),
-            ("the log of other threads", logs::common_since(self.common_from)),
+            (
+                "the log of other threads",
+                logs::common_since(self.common_from),
+            ),
         ] {
             self.canary.assert_absent(place, text);
         }
