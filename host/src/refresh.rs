@@ -8,7 +8,7 @@ use crate::cache::{Era, NotPublishable, Pin, Slot};
 use crate::core::{Core, Landed};
 use crate::flight::{Follow, Joined, Lead};
 use crate::model::backoff;
-use crate::model::contract::{Cause, PluginFault};
+use crate::model::contract::{Cause, PluginFault, Rotation};
 use crate::model::credential::{CommitFault, Credential, Version};
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::{Event, RefreshOutcome};
@@ -167,12 +167,21 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
             }
         };
     let began = core.now();
-    let left = deadline.since(core.now());
-    let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await else {
-        return Attempt::Failed(Failure::unavailable(
-            "gate",
-            "another refresh of this credential took all the time there was",
-        ));
+    // Where nothing is spent by presenting it, nobody has to wait for anybody: keys of one client credential fly side by
+    // side.
+    let gate = match provider.rotation().0 {
+        Rotation::Never => None,
+        Rotation::Unknown | Rotation::SingleUse | Rotation::Grace => {
+            let left = deadline.since(core.now());
+            let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await
+            else {
+                return Attempt::Failed(Failure::unavailable(
+                    "gate",
+                    "another refresh of this credential took all the time there was",
+                ));
+            };
+            Some(gate)
+        }
     };
     let landing = drive(core, &provider, slot, want, deadline).await;
     drop(gate);
@@ -180,12 +189,14 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     ticket.finish(ended.since(began), load_of(&landing), ended);
     match landing {
         Landing::Renewed(token) => publish(core, slot, era, &token),
-        Landing::Failed(failure) => {
+        Landing::Failed(mut failure) => {
             if failure.scope == FailureScope::Client {
                 let delay = failure
                     .after
                     .map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
                 budget.pause(ended.plus(delay));
+                // Callers are told the same: whoever came back sooner would only meet the pause.
+                failure.after = Some(delay);
             }
             Attempt::Failed(failure)
         }

@@ -36,6 +36,7 @@ pub struct Builder {
     environment: Environment,
     store: Arc<dyn Store>,
     limits: CacheLimits,
+    catalog: Option<Arc<Catalog>>,
 }
 
 // === impl Builder ===
@@ -50,6 +51,7 @@ impl Default for Builder {
             environment: Arc::new(|_| None),
             store: Arc::new(MemoryStore::new()),
             limits: CacheLimits::default(),
+            catalog: None,
         }
     }
 }
@@ -91,6 +93,13 @@ impl Builder {
         self
     }
 
+    /// Loads plugins; one of its own unless given. Brokers of one process share it, and with it engine and compiled code.
+    #[must_use]
+    pub fn catalog(mut self, catalog: Arc<Catalog>) -> Self {
+        self.catalog = Some(catalog);
+        self
+    }
+
     /// What to run.
     #[must_use]
     pub fn settings(mut self, settings: BrokerSettings) -> Self {
@@ -120,11 +129,17 @@ impl Builder {
                 widens: false,
             }],
         };
-        let runtime = Runtime::new().map_err(|fault| broken(fault.to_string()))?;
+        let catalog = match &self.catalog {
+            Some(catalog) => catalog.clone(),
+            None => {
+                let runtime = Runtime::new().map_err(|fault| broken(fault.to_string()))?;
+                Arc::new(Catalog::new(runtime))
+            }
+        };
         let random = || refresh::random::<32>().map_err(|failure| broken(failure.detail));
         let node = random()?;
         let parts = Parts {
-            catalog: Arc::new(Catalog::new(runtime)),
+            catalog,
             secrets: SecretReader::new(self.environment.clone()),
             fingerprints: match self.store.fingerprint_key() {
                 Some(key) => key,
