@@ -98,8 +98,10 @@
 //!
 //! # Shared mutable state
 //!
-//! All of it. No lock is taken while another is held, but for one pair: a slot's cell is taken under the cache's book of
-//! accounts. *Awaited* says whether it is held across an `.await`; what is, is a queue and guards no data of a caller's.
+//! All of it. No lock is taken while another is held, with two exceptions: a slot's cell is a leaf and may be taken
+//! under the cache's accounts and under the scheduler's filed entries; and a scrape holds `rendering`, which nothing
+//! else takes, while it reads. *Awaited* says whether it is held across an `.await`; what is, is a queue and guards no
+//! token.
 //!
 //! | what | where | guarded by | written by | awaited |
 //! |---|---|---|---|---|
