@@ -1,6 +1,7 @@
 //! The one integration binary: behaviours as modules.
 
 mod daemon;
+mod docs;
 mod issuer;
 mod observe;
 mod oidc_provider;
