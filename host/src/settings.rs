@@ -160,6 +160,48 @@ pub struct AddressBlock {
     pub prefix: u8,
 }
 
+// === impl ProviderSettings ===
+
+impl ProviderSettings {
+    /// A provider that may reach nothing and knows no secret yet: set what it needs.
+    pub fn new(name: ProviderName, plugin: PluginSource) -> Self {
+        Self {
+            name,
+            plugin,
+            allow: Vec::new(),
+            insecure_http: false,
+            allow_addresses: Vec::new(),
+            required: false,
+            settings: serde_json::Value::Object(serde_json::Map::new()),
+            secrets: Vec::new(),
+            refresh: RefreshSettings::default(),
+            readable: Vec::new(),
+            expose: Vec::new(),
+            scopes: ScopeSet::default(),
+            tls: None,
+            proxy: None,
+            wasi: Wasi::None,
+        }
+    }
+}
+
+// === impl SecretSettings ===
+
+impl SecretSettings {
+    /// A secret that may go where the provider may, in authentication and body.
+    pub fn new(name: &str, source: SecretSource) -> Self {
+        Self {
+            name: name.to_owned(),
+            source,
+            to: None,
+            places: None,
+            alg: None,
+            key_id: None,
+            audiences: None,
+        }
+    }
+}
+
 // === impl RefreshSettings ===
 
 impl Default for RefreshSettings {

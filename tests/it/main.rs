@@ -1,6 +1,7 @@
 //! The one integration binary: behaviours as modules.
 
 mod daemon;
+mod docs;
 mod faults;
 mod issuer;
 mod lifetimes;

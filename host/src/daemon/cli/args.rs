@@ -169,7 +169,7 @@ pub(super) struct RevokeArgs {
 
 #[derive(Args)]
 pub(super) struct PluginCheckArgs {
-    /// A component, or a core module that carries its WIT.
+    /// A component, a core module that carries its WIT, or a shipped plugin such as builtin:oauth2.
     pub(super) file: PathBuf,
     /// Settings to configure it with: a JSON or TOML file.
     #[arg(long, value_name = "FILE")]

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::args::{PluginCheckArgs, PluginExportArgs};
 use super::exit::{Exit, Failure};
-use super::output::Output;
+use super::output::{Output, leaf, table};
 use crate::broker::{self, Inspection};
 use crate::daemon::environment::Environment;
 use crate::daemon::serve;
-use crate::model::contract::{Needs, Rotation};
+use crate::model::contract::{Description, Needs, Rotation};
 
 /// Checks a configuration as `serve` would, and says everything that is wrong.
 pub(super) async fn check(
@@ -37,7 +37,7 @@ pub(super) async fn check(
 
 /// Loads a plugin and prints what it is, what it needs, and the lines that grant it.
 pub(super) async fn plugin_check(args: PluginCheckArgs, output: &Output) -> Result<(), Failure> {
-    let component = read(&args.file)?;
+    let component = component(&args.file)?;
     let settings = args.settings.as_deref().map(settings).transpose()?;
     let inspected = broker::inspect(component.into(), settings.as_deref()).await;
     let inspected = inspected.map_err(|error| {
@@ -76,7 +76,7 @@ pub(super) async fn plugin_check(args: PluginCheckArgs, output: &Output) -> Resu
                 text.push_str("\n\nWhat to grant, in [providers.NAME]:\n");
                 text.push_str(&grants(needs));
             }
-            None => text.push_str(&format!("\n\nSettings:\n{}", who.settings_schema)),
+            None => text.push_str(&format!("\n\nSettings\n{}", described_settings(who))),
         }
         text
     })
@@ -100,6 +100,28 @@ fn described(inspected: &Inspection) -> Value {
         answer["grants"] = grants(needs).into();
     }
     answer
+}
+
+/// What a plugin can be set to, by its JSON Schema: the schema itself where it is no flat list of settings.
+fn described_settings(who: &Description) -> String {
+    let schema = serde_json::from_str::<Value>(&who.settings_schema).unwrap_or_default();
+    let Some(settings) = schema["properties"].as_object() else {
+        return who.settings_schema.clone();
+    };
+    let required = |name: &str| {
+        let all = schema["required"].as_array();
+        all.is_some_and(|all| all.iter().any(|required| required == name))
+    };
+    let rows = settings.iter().map(|(name, setting)| {
+        let choices = match leaf(&setting["enum"]).as_str() {
+            "-" => String::new(),
+            choices => format!(" ({choices})"),
+        };
+        let about = setting["description"].as_str().unwrap_or_default();
+        let must = if required(name) { "required" } else { "" };
+        vec![name.clone(), must.to_owned(), format!("{about}{choices}")]
+    });
+    table(&["name", "", "meaning"], rows)
 }
 
 /// The lines of a provider's table that give a plugin what it needs.
@@ -141,12 +163,7 @@ fn toml_string(text: &str) -> String {
 /// Writes a shipped plugin to a file.
 pub(super) fn plugin_export(args: &PluginExportArgs, output: &Output) -> Result<(), Failure> {
     let name = args.plugin.strip_prefix("builtin:").unwrap_or(&args.plugin);
-    let component = broker::builtin(name).ok_or_else(|| {
-        Failure::new(
-            Exit::Usage,
-            format!("no plugin builtin:{name} is in this build"),
-        )
-    })?;
+    let component = shipped(name)?;
     std::fs::write(&args.output, component).map_err(|error| {
         Failure::new(Exit::Failed, format!("{}: {error}", args.output.display()))
     })?;
@@ -166,6 +183,21 @@ fn settings(path: &Path) -> Result<String, Failure> {
         serde_json::from_str::<Value>(&text).map_err(|error| usage(error.to_string()))?
     };
     Ok(value.to_string())
+}
+
+/// A shipped plugin by its name, or what a file holds.
+fn component(file: &Path) -> Result<Vec<u8>, Failure> {
+    match file.to_str().and_then(|name| name.strip_prefix("builtin:")) {
+        Some(name) => shipped(name).map(<[u8]>::to_vec),
+        None => read(file),
+    }
+}
+
+fn shipped(name: &str) -> Result<&'static [u8], Failure> {
+    broker::builtin(name).ok_or_else(|| {
+        let message = format!("no plugin builtin:{name} is in this build");
+        Failure::new(Exit::Usage, message)
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -198,6 +230,32 @@ mod tests {
         assert_eq!(provider.allow, needs.destinations);
         assert_eq!(provider.secrets[0].name, "client_secret");
         assert_eq!(provider.refresh.grace, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_settings_of_a_plugin_are_listed_with_what_is_required() {
+        let schema = json!({
+            "properties": {
+                "grant": { "description": "The grant", "enum": ["a", "b"] },
+                "token_url": { "description": "Where" },
+            },
+            "required": ["token_url"],
+        });
+        let mut who = Description {
+            name: "acme".to_owned(),
+            version: "1".to_owned(),
+            summary: String::new(),
+            settings_schema: schema.to_string(),
+        };
+        let listed = described_settings(&who);
+        let lines: Vec<Vec<&str>> = listed
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect())
+            .collect();
+        assert_eq!(lines[1], ["grant", "The", "grant", "(a,", "b)"]);
+        assert_eq!(lines[2], ["token_url", "required", "Where"]);
+        who.settings_schema = "true".to_owned();
+        assert_eq!(described_settings(&who), "true");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod exit;
 mod local;
 mod output;
 mod remote;
+mod story;
 
 use clap::{CommandFactory, Parser};
 

@@ -9,7 +9,9 @@ use super::args::{
 use super::client::Daemon;
 use super::exit::{Exit, Failure};
 use super::output::{Output, leaf, table, tree};
+use super::story;
 use crate::daemon::environment::Environment;
+use crate::model::time::{Clock, SystemClock};
 
 pub(super) async fn token(
     args: TokenArgs,
@@ -59,7 +61,7 @@ pub(super) async fn explain(
     ];
     let url = daemon.url(&["admin", "v1", "explain", &key.provider], &query);
     let answer = daemon.call(daemon.empty(Method::GET, url)).await?;
-    output.answer(&answer, || tree(&answer))
+    output.answer(&answer, || story::of(&answer, SystemClock.now()))
 }
 
 pub(super) async fn revoke(
