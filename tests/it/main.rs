@@ -3,6 +3,7 @@
 mod daemon;
 mod docs;
 mod faults;
+mod handles;
 mod issuer;
 mod lifetimes;
 mod observe;

@@ -12,7 +12,7 @@ use crate::model::contract::{PolicyPlugin, ProviderPlugin};
 use crate::model::secret::Secret;
 use crate::model::time::Clock;
 use crate::secrets::SecretReader;
-use crate::settings::{PluginSource, ProviderSettings};
+use crate::settings::{PluginSource, ProviderSettings, Wasi};
 use crate::snapshot::{Placed, Provider, Snapshot, fingerprint_of};
 use crate::store::KeptPlugin;
 use crate::wasm::{Catalog, LoadedPlugin, builtin_names};
@@ -109,6 +109,13 @@ impl Parts {
             fix,
             widens: false,
         };
+        if settings.wasi == Wasi::Empty {
+            let fix = "build the plugin for wasm32-unknown-unknown and leave `wasi` out".to_owned();
+            return Err(vec![mistake((
+                "this build has no WASI for plugins".to_owned(),
+                fix,
+            ))]);
+        }
         let plugin = match self.provider_plugin(settings, revision, standing).await {
             Ok(plugin) => plugin,
             Err((message, fix)) => {
