@@ -1,5 +1,6 @@
 //! The integration tests: behaviours as modules, one binary.
 
+mod credentials;
 mod faults;
 mod lifetimes;
 mod rejects;
