@@ -96,7 +96,11 @@ impl Catalog {
             .compile(move |engine| compile(engine, &bytes))
             .await?;
         self.compilations.fetch_add(1, Relaxed);
-        let image = code.image_range();
+        let code_bytes = {
+            // Pointers: they may not be held across an await, or no future that loads could change its thread.
+            let image = code.image_range();
+            image.end.addr() - image.start.addr()
+        };
         let mut loaded = LoadedPlugin {
             provider: None,
             policy: None,
@@ -113,8 +117,7 @@ impl Catalog {
             let policy = Policy::open(&self.runtime, &code, &version, digest).await?;
             loaded.policy = Some(Arc::new(policy));
         }
-        self.loaded
-            .filled(&source, image.end.addr() - image.start.addr());
+        self.loaded.filled(&source, code_bytes);
         Ok(loaded)
     }
 }
