@@ -146,32 +146,24 @@ async fn a_url_outside_the_allow_list_is_not_called() {
 
 #[tokio::test]
 async fn an_echoed_secret_does_not_get_out() {
-    for word in [
-        "echo-extra",
-        "echo-text",
-        "echo-refusal",
-        "echo-next",
-        "echo-handle-query",
-        "echo-handle-form",
-        "echo-token",
+    for (word, refused) in [
+        ("echo-extra", true),
+        ("echo-token", true),
+        ("echo-handle-query", true),
+        ("echo-handle-form", true),
+        // What a plugin may read has the secret taken out of it: repeating that is no harm.
+        ("echo-text", false),
+        ("echo-next", false),
+        ("echo-refusal", true),
     ] {
         let stage = stage(word, json!({})).await;
         echoing(&stage);
-        match stage.token().await {
-            // Whatever callers got: no secret in it.
-            Ok(issued) => {
-                assert_ne!(issued.token.raw(), CLIENT_SECRET, "{word}");
-                for (name, value) in issued.token.extra() {
-                    assert!(!value.expose().contains(CLIENT_SECRET), "{word}: {name}");
-                }
+        let answer = stage.token().await;
+        assert_eq!(answer.is_err(), refused, "{word}");
+        for issued in answer {
+            for (name, value) in issued.token.extra() {
+                assert!(!value.expose().contains(CLIENT_SECRET), "{word}: {name}");
             }
-            Err(error) => assert!(
-                matches!(
-                    error.kind(),
-                    ErrorKind::Misconfigured | ErrorKind::Unavailable
-                ),
-                "{word}: {error:?}"
-            ),
         }
         assert!(stage.billing().token(&of("beta")).await.is_ok(), "{word}");
         stage.close().await;

@@ -1,5 +1,10 @@
 //! The integration tests: behaviours as modules, one binary.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "callers of a test are tasks, and tasks of a test end with its runtime"
+)]
+
 mod credentials;
 mod eviction;
 mod faults;
