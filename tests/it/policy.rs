@@ -130,10 +130,26 @@ async fn a_swapped_policy_decides_from_the_next_request_on() {
         issued.expires < issued.token.expires(),
         "the permit ends before the token"
     );
-    // And back: what was remembered under it is worth nothing.
+    // What was allowed, and remembered, under one policy is worth nothing under the next.
+    let closed = guests::hostile_at_birth("deny");
+    stage.broker.swap_policy(closed, "admin").await.unwrap();
+    denied(&caller, &of(ACME)).await;
+    denied(&caller, &with_scope("write")).await;
+    assert!(handle.get().is_err());
+    assert_eq!(
+        handle.token().await.err().map(|error| error.kind()),
+        Some(ErrorKind::Denied)
+    );
     stage.broker.rollback_policy("admin").await.unwrap();
+    assert!(caller.token(&with_scope("write")).await.is_ok());
+    stage
+        .broker
+        .swap_policy(builtin("allowlist").unwrap().into(), "admin")
+        .await
+        .unwrap();
     denied(&caller, &with_scope("write")).await;
     assert!(caller.token(&of(ACME)).await.is_ok());
+    assert!(handle.token().await.is_ok());
     stage.close().await;
 }
 

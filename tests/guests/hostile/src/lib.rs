@@ -434,6 +434,7 @@ impl policy::Guest for Hostile {
     fn decide(query: policy::Query) -> Result<policy::Allowance, types::Reason> {
         misbehave(word(&query.settings));
         match query.settings.as_str() {
+            _ if birth() == "deny" => Err(reason("closed", "nobody gets anything")),
             "deny" => Err(reason("not_listed", "no rule names this caller")),
             _ => Ok(policy::Allowance {
                 scopes: query.scopes,
