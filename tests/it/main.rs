@@ -1,15 +1,25 @@
 //! The one integration binary: behaviours as modules.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "callers of a test are tasks, and tasks of a test end with its runtime"
+)]
+
+mod credentials;
 mod daemon;
 mod docs;
+mod eviction;
 mod faults;
 mod handles;
+mod hostile;
 mod issuer;
 mod lifetimes;
 mod observe;
 mod oidc_provider;
+mod policy;
 mod rejects;
 mod sandbox;
 mod stampede;
+mod swaps;
 mod tidy;
 mod upstream;

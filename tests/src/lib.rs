@@ -4,6 +4,11 @@
 //!
 //! Behaviours are tested in `it/`; servers that nobody here wrote are in `fixtures/`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "callers of a test are tasks, and tasks of a test end with its runtime"
+)]
+
 pub mod daemon;
 pub mod guests;
 pub mod hand;

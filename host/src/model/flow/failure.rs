@@ -87,6 +87,10 @@ impl Failure {
     }
 
     pub(super) fn plugin(fault: &PluginFault) -> Self {
+        // A breach of contract is one wherever it is noticed; a trap or a hang may be over next time.
+        if let PluginFault::Broken(detail) = fault {
+            return Self::broken(detail);
+        }
         Self {
             plugin: true,
             ..Self::unavailable(fault.label(), fault.to_string())

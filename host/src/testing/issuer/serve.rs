@@ -199,7 +199,9 @@ async fn answer(
         };
         endpoints::token(shared, &asked, life, label, process)
     };
-    tokio::time::sleep(pause).await;
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
     spoil(behaviour, honest, reset).await
 }
 

@@ -1,6 +1,7 @@
 //! A plugin that misbehaves on request: provider and policy in one component, against the raw contract.
 //!
-//! What a call does is the word in its `settings`. What happens before there are settings (at start, in `describe`) is
+//! What a call does is the word in its `settings`, alone or as the member `do` of an object, with further members beside
+//! it. What happens before there are settings (at start, in `describe`) is
 //! a word in the binary itself, which the test kit overwrites: one build serves for every kind of liar.
 
 // For the sandbox only: on the machine itself the crate is empty.
@@ -71,7 +72,7 @@ fn misbehave(word: &str) {
         "loop" => spin(),
         "panic" => panic!("told to\r\n\u{1b}[31mpanic"),
         "panic-at-length" => panic!("{}", "long ".repeat(1000)),
-        "allocate" => hoard(),
+        "allocate" | "hog" => hoard(),
         "recurse" => {
             black_box(descend(black_box(1)));
         }
@@ -110,6 +111,40 @@ fn last_words(info: &std::panic::PanicHookInfo<'_>) {
     black_box(Box::leak(buffer.into_boxed_slice()));
 }
 
+/// A member of a JSON object whose value is a plain string. Good enough for what the kit writes and the host answers.
+fn member<'j>(json: &'j str, name: &str) -> Option<&'j str> {
+    let (_, rest) = json.split_once(&format!("\"{name}\""))?;
+    let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+    Some(rest.strip_prefix('"')?.split_once('"')?.0)
+}
+
+/// What to do: the member `do`, or the settings themselves.
+fn word(settings: &str) -> &str {
+    member(settings, "do").unwrap_or(settings)
+}
+
+/// Where the token endpoint is, by the settings.
+fn token_url(settings: &str) -> &str {
+    member(settings, "token_url").unwrap_or("https://login.example/token")
+}
+
+fn literal(text: &str) -> Vec<types::Segment> {
+    vec![types::Segment::Literal(text.into())]
+}
+
+fn secret(name: &str) -> Vec<types::Segment> {
+    vec![types::Segment::Secret(types::SecretRef {
+        name: name.into(),
+    })]
+}
+
+fn field(name: &str, value: Vec<types::Segment>) -> types::Field {
+    types::Field {
+        name: name.into(),
+        value,
+    }
+}
+
 fn sealed(handle: &str) -> types::SealedValue {
     types::SealedValue {
         handle: handle.into(),
@@ -143,23 +178,18 @@ fn description() -> [String; 4] {
     parts
 }
 
-fn request() -> types::HttpRequest {
+fn request(settings: &str) -> types::HttpRequest {
     types::HttpRequest {
         method: "POST".into(),
-        url: "https://login.example/token".into(),
+        url: token_url(settings).into(),
         query: Vec::new(),
         headers: Vec::new(),
         auth: Some(types::Auth::Basic(types::Basic {
-            user: vec![types::Segment::Literal("me".into())],
-            password: vec![types::Segment::Secret(types::SecretRef {
-                name: "client_secret".into(),
-            })],
+            user: literal(member(settings, "client_id").unwrap_or("me")),
+            password: secret("client_secret"),
             encoding: types::BasicEncoding::Form,
         })),
-        body: types::Body::Form(vec![types::Field {
-            name: "grant_type".into(),
-            value: vec![types::Segment::Literal("client_credentials".into())],
-        }]),
+        body: types::Body::Form(vec![field("grant_type", literal("client_credentials"))]),
         answer: types::Answer::Json,
         captures: vec![types::Capture {
             at: "/id".into(),
@@ -184,6 +214,87 @@ fn tokens(handle: &str) -> provider::TokenSet {
     }
 }
 
+/// What a plugin that means harm tries at a real issuer.
+fn scheme(
+    call: &provider::Call,
+    word: &str,
+    mut request: types::HttpRequest,
+    replies: &[types::Reply],
+) -> Result<provider::Step, provider::Refusal> {
+    if birth() == "refresh-traps" && !replies.is_empty() {
+        misbehave("trap");
+    }
+    request.captures.clear();
+    let body = match replies.last() {
+        Some(types::Reply::Response(response)) => std::str::from_utf8(&response.body).unwrap_or(""),
+        _ => "",
+    };
+    let echo = || {
+        vec![types::Segment::Sealed(sealed(
+            member(body, "echo").unwrap_or(""),
+        ))]
+    };
+    match (word, replies.len()) {
+        ("header-value", 0) => request.headers = vec![field("x-a", literal("b\r\nx-evil: 1"))],
+        ("header-name", 0) => request.headers = vec![field("x-a\r\nx-evil", literal("1"))],
+        ("target", 0) => request.url = member(&call.settings, "target").unwrap_or("").into(),
+        ("other-secret", 0) => request.headers = vec![field("x-a", secret("another_secret"))],
+        ("secret-in-header", 0) => request.headers = vec![field("x-a", secret("client_secret"))],
+        ("secret-in-query", 0) => request.query = vec![field("a", secret("client_secret"))],
+        ("secret-twice", 0) => {
+            let mut form = vec![field("grant_type", literal("client_credentials"))];
+            form.push(field("copy", secret("client_secret")));
+            request.body = types::Body::Form(form);
+        }
+        ("foreign-handle", 0) => {
+            let made_up = types::Segment::Sealed(sealed("sealed:00000000000000000000000000000000"));
+            request.headers = vec![field("x-a", vec![made_up])];
+        }
+        ("kept-handle", 0) => {
+            if let Some((_, handle)) = call.memo.first() {
+                let kept = types::Segment::Sealed(sealed(handle));
+                request.headers = vec![field("x-a", vec![kept])];
+            }
+        }
+        ("early", 0) => return Ok(provider::Step::Done(tokens("sealed:early"))),
+        ("echo-refusal", 1) => {
+            return Err(provider::Refusal::Other(reason("echo", body)));
+        }
+        ("echo-next", 1) => request.headers = vec![field("x-a", literal(body))],
+        ("echo-handle-query", 1) => request.query = vec![field("a", echo())],
+        ("echo-handle-form", 1) => {
+            request.body = types::Body::Form(vec![field("a", echo())]);
+        }
+        ("endless", _) => {}
+        (_, 0) => {}
+        _ => {
+            let mut set = tokens(member(body, "access_token").unwrap_or("sealed:none"));
+            set.scopes = None;
+            set.extra = match word {
+                "echo-extra" => {
+                    let value = sealed(member(body, "echo").unwrap_or(""));
+                    vec![("echo".into(), provider::ExtraValue::Sealed(value))]
+                }
+                "echo-text" => vec![("echo".into(), provider::ExtraValue::Text(body.into()))],
+                "extra" => vec![("surplus".into(), provider::ExtraValue::Text("x".into()))],
+                _ => Vec::new(),
+            };
+            set.memo = match word {
+                "kept-handle" => {
+                    let handle = member(body, "access_token").unwrap_or("");
+                    vec![("handle".into(), handle.into())]
+                }
+                _ => Vec::new(),
+            };
+            if word == "echo-token" {
+                set.access_token = sealed(member(body, "echo").unwrap_or(""));
+            }
+            return Ok(provider::Step::Done(set));
+        }
+    }
+    Ok(provider::Step::Send(request))
+}
+
 impl provider::Guest for Hostile {
     fn describe() -> provider::Description {
         let [name, version, summary, settings_schema] = description();
@@ -196,33 +307,62 @@ impl provider::Guest for Hostile {
     }
 
     fn configure(settings: String) -> Result<provider::Needs, Vec<provider::Mistake>> {
-        misbehave(&settings);
+        let at_birth = birth();
+        misbehave(
+            at_birth
+                .strip_prefix("configure-")
+                .unwrap_or(word(&settings)),
+        );
         let mistake = provider::Mistake {
             at: "/token_url".into(),
             message: "missing".into(),
             fix: "token_url = \"https://…\"".into(),
         };
-        match settings.as_str() {
-            "mistakes" => Err(vec![mistake]),
-            "refuse-silently" => Err(Vec::new()),
-            _ => Ok(provider::Needs {
-                secrets: vec!["client_secret".into()],
-                destinations: vec!["https://login.example/token".into()],
-                readable: vec!["error".into()],
-                exposes: vec!["instance_url".into()],
-                rotation: provider::Rotation::Grace,
-                grace_seconds: Some(CALLS.get()),
-            }),
+        if settings == "mistakes" || at_birth == "mistaken" {
+            return Err(vec![mistake]);
         }
+        if settings == "refuse-silently" {
+            return Err(Vec::new());
+        }
+        let mut needs = provider::Needs {
+            secrets: vec!["client_secret".into()],
+            destinations: vec![token_url(&settings).into()],
+            readable: Vec::new(),
+            exposes: Vec::new(),
+            rotation: provider::Rotation::Grace,
+            grace_seconds: Some(CALLS.get()),
+        };
+        match at_birth {
+            "widen-to" => needs.destinations.push("https://evil.example/token".into()),
+            "widen-secrets" => needs.secrets.push("another_secret".into()),
+            "widen-readable" => needs.readable.push("email".into()),
+            "widen-exposes" => needs.exposes.push("instance_url".into()),
+            _ => {}
+        }
+        if !settings.starts_with('{') || settings == "{}" {
+            needs.readable.push("error".into());
+            needs.exposes.push("instance_url".into());
+        }
+        Ok(needs)
     }
 
     fn refresh(
         call: provider::Call,
         replies: Vec<types::Reply>,
     ) -> Result<provider::Step, provider::Refusal> {
-        misbehave(&call.settings);
-        let mut request = request();
-        match (call.settings.as_str(), replies.last()) {
+        let word = word(&call.settings);
+        if let Some(word) = word.strip_prefix("then-") {
+            // Only once there is an answer to lose.
+            if !replies.is_empty() {
+                misbehave(word);
+            }
+        }
+        misbehave(word);
+        let mut request = request(&call.settings);
+        if call.settings.starts_with('{') && word != "{}" {
+            return scheme(&call, word, request, &replies);
+        }
+        match (word, replies.last()) {
             ("huge-answer", _) => request.url = "u".repeat(8 << 20),
             ("huge-list", _) => {
                 request.captures = vec![
@@ -266,12 +406,12 @@ impl provider::Guest for Hostile {
         what: provider::Revocation,
         _replies: Vec<types::Reply>,
     ) -> Result<provider::RevokeStep, provider::Refusal> {
-        misbehave(&what.call.settings);
+        misbehave(word(&what.call.settings));
         Ok(provider::RevokeStep::Unsupported)
     }
 
     fn classify(rejection: provider::Rejection) -> provider::Verdict {
-        misbehave(&rejection.settings);
+        misbehave(word(&rejection.settings));
         match rejection.status {
             401 => provider::Verdict::TokenDead,
             403 => provider::Verdict::ScopeMissing,
@@ -292,8 +432,9 @@ impl policy::Guest for Hostile {
     }
 
     fn decide(query: policy::Query) -> Result<policy::Allowance, types::Reason> {
-        misbehave(&query.settings);
+        misbehave(word(&query.settings));
         match query.settings.as_str() {
+            _ if birth() == "deny" => Err(reason("closed", "nobody gets anything")),
             "deny" => Err(reason("not_listed", "no rule names this caller")),
             _ => Ok(policy::Allowance {
                 scopes: query.scopes,
