@@ -94,7 +94,11 @@ async fn every_configuration_in_the_documentation_is_one_without_mistakes() -> a
         for (line, text) in page.blocks("toml") {
             if text.starts_with(CONFIGURATION) {
                 let found = mistakes(&text).await?;
-                assert!(found.is_empty(), "{} line {line}: {found:#?}", page.path.display());
+                assert!(
+                    found.is_empty(),
+                    "{} line {line}: {found:#?}",
+                    page.path.display()
+                );
                 checked += 1;
             }
         }
@@ -126,7 +130,9 @@ fn the_readme_embeds_the_library_as_its_compiled_example_does() -> anyhow::Resul
     let blocks = readme.blocks("rust");
     assert!(!example.is_empty());
     assert!(
-        blocks.iter().any(|(_, block)| block.lines().eq(example.iter().copied())),
+        blocks
+            .iter()
+            .any(|(_, block)| block.lines().eq(example.iter().copied())),
         "the README's example differs from the one in lib.rs, which is compiled"
     );
     Ok(())
@@ -137,10 +143,18 @@ fn every_metric_is_explained_to_operators() -> anyhow::Result<()> {
     let source = fs::read_to_string(root().join("host/src/observe/metrics.rs"))?;
     let operations = fs::read_to_string(root().join("docs/operations.md"))?;
     let registered = source.split("registry.register").skip(1);
-    let names: Vec<&str> = registered.filter_map(|rest| rest.split('"').nth(1)).collect();
-    assert!(names.len() > 10, "the metrics were not found in their source");
+    let names: Vec<&str> = registered
+        .filter_map(|rest| rest.split('"').nth(1))
+        .collect();
+    assert!(
+        names.len() > 10,
+        "the metrics were not found in their source"
+    );
     for name in names {
-        assert!(operations.contains(&format!("`keyfob_{name}")), "docs/operations.md lacks {name}");
+        assert!(
+            operations.contains(&format!("`keyfob_{name}")),
+            "docs/operations.md lacks {name}"
+        );
     }
     Ok(())
 }
@@ -151,7 +165,11 @@ fn every_link_leads_somewhere() -> anyhow::Result<()> {
         let folder = page.path.parent().unwrap_or(Path::new("."));
         for target in page.links() {
             let file = target.split('#').next().unwrap_or_default();
-            assert!(folder.join(file).exists(), "{}: {target}", page.path.display());
+            assert!(
+                folder.join(file).exists(),
+                "{}: {target}",
+                page.path.display()
+            );
         }
     }
     Ok(())
