@@ -21,7 +21,7 @@ use crate::observe::{Metrics, ProviderReading, Timeline};
 use crate::refresh;
 use crate::schedule::{Budget, Budgets, Refresher, Scheduler};
 use crate::secrets::SecretReader;
-use crate::snapshot::{Provider, Snapshot};
+use crate::snapshot::{Placed, Provider, Snapshot};
 use crate::store::{Census, Store};
 use crate::wasm::Catalog;
 
@@ -64,7 +64,7 @@ pub(crate) struct Core {
 #[derive(Default)]
 pub(crate) struct Previous {
     pub(crate) providers: HashMap<ProviderName, Arc<Provider>>,
-    pub(crate) policy: Option<Arc<dyn PolicyPlugin>>,
+    pub(crate) policy: Option<Placed<dyn PolicyPlugin>>,
 }
 
 /// Randomness drawn once per process.

@@ -8,8 +8,8 @@ use crate::cache::{Era, NotPublishable, Pin, Slot};
 use crate::core::{Core, Landed};
 use crate::flight::{Follow, Joined, Lead};
 use crate::model::backoff;
-use crate::model::contract::{Cause, PluginFault};
-use crate::model::credential::Version;
+use crate::model::contract::{Cause, PluginFault, Rotation};
+use crate::model::credential::{CommitFault, Credential, Version};
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::{Event, RefreshOutcome};
 use crate::model::flow::{
@@ -167,12 +167,21 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
             }
         };
     let began = core.now();
-    let left = deadline.since(core.now());
-    let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await else {
-        return Attempt::Failed(Failure::unavailable(
-            "gate",
-            "another refresh of this credential took all the time there was",
-        ));
+    // Where nothing is spent by presenting it, nobody has to wait for anybody: keys of one client credential fly side by
+    // side.
+    let gate = match provider.rotation().0 {
+        Rotation::Never => None,
+        Rotation::Unknown | Rotation::SingleUse | Rotation::Grace => {
+            let left = deadline.since(core.now());
+            let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await
+            else {
+                return Attempt::Failed(Failure::unavailable(
+                    "gate",
+                    "another refresh of this credential took all the time there was",
+                ));
+            };
+            Some(gate)
+        }
     };
     let landing = drive(core, &provider, slot, want, deadline).await;
     drop(gate);
@@ -180,12 +189,14 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     ticket.finish(ended.since(began), load_of(&landing), ended);
     match landing {
         Landing::Renewed(token) => publish(core, slot, era, &token),
-        Landing::Failed(failure) => {
+        Landing::Failed(mut failure) => {
             if failure.scope == FailureScope::Client {
                 let delay = failure
                     .after
                     .map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
                 budget.pause(ended.plus(delay));
+                // Callers are told the same: whoever came back sooner would only meet the pause.
+                failure.after = Some(delay);
             }
             Attempt::Failed(failure)
         }
@@ -335,19 +346,22 @@ pub(crate) async fn send(
     delivery
 }
 
-async fn commit(
-    core: &Core,
-    key: &TokenKey,
-    record: Record,
-) -> Result<Version, crate::store::CommitFault> {
+async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, CommitFault> {
     if record.tries > 0 {
         tokio::time::sleep(RECORD_PAUSE * record.tries).await;
     }
     let state = record.credential.state;
-    let version = core
+    let ours = (record.tries > 0).then(|| record.credential.clone());
+    let committed = core
         .store
         .commit(&key.credential, record.expected, record.credential)
-        .await?;
+        .await;
+    let version = match (committed, ours) {
+        (Err(CommitFault::Conflict), Some(ours)) => {
+            landed_before(core, key, record.expected, &ours).await?
+        }
+        (committed, _) => committed?,
+    };
     match record.change {
         Change::Rotated => {
             core.emit(&Event::GrantRotated {
@@ -364,6 +378,21 @@ async fn commit(
         Change::Intent | Change::Kept => {}
     }
     Ok(version)
+}
+
+/// A commit that was not answered may have happened all the same: then the row is ours, and no conflict.
+async fn landed_before(
+    core: &Core,
+    key: &TokenKey,
+    expected: Version,
+    ours: &Credential,
+) -> Result<Version, CommitFault> {
+    let stored = core.store.load(&key.credential).await?;
+    if stored.version == Version(expected.0 + 1) && stored.credential == *ours {
+        Ok(stored.version)
+    } else {
+        Err(CommitFault::Conflict)
+    }
 }
 
 fn plugin_failed(core: &Core, provider: &Provider, fault: &PluginFault) {

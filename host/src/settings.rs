@@ -221,18 +221,6 @@ impl Default for RefreshSettings {
 
 // === impl PluginSource ===
 
-impl PluginSource {
-    /// Whether both name the same place.
-    pub fn same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Builtin(a), Self::Builtin(b)) => a == b,
-            (Self::File(a), Self::File(b)) => a == b,
-            (Self::Bytes(a), Self::Bytes(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
 impl fmt::Debug for PluginSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

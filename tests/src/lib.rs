@@ -6,8 +6,11 @@
 
 pub mod daemon;
 pub mod guests;
+pub mod hand;
 pub mod leak;
+pub mod logs;
 pub mod oidc;
 pub mod pki;
 pub mod process;
 pub mod raw;
+pub mod stage;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 
 /// An authority of its own: two of them do not trust each other.
@@ -23,6 +23,7 @@ impl Authority {
     /// A fresh one.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name = common_name("Test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().expect("a P-256 key");
@@ -45,8 +46,10 @@ impl Authority {
     }
 
     fn leaf(&self, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Leaf {
+        let subject = names.first().copied().unwrap_or("nameless");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names and addresses");
+        params.distinguished_name = common_name(subject);
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("a P-256 key");
@@ -121,6 +124,13 @@ impl Pki {
         let ca = reqwest::Certificate::from_pem(&pem)?;
         Ok(reqwest::Client::builder().no_proxy().tls_certs_only([ca]))
     }
+}
+
+/// A name of its own for each certificate: OpenSSL takes one that is named like its authority for self-signed.
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
 }
 
 /// Writes a file into a directory and returns its path.

@@ -3,6 +3,7 @@
 //! Here: what a caller asks (`token`, `reject`, `handle`). Beside it: how a broker is set up (`setup`), what operators do
 //! (`operate`, `credentials`) and see (`look`).
 
+mod assemble;
 mod credentials;
 mod handle;
 mod look;

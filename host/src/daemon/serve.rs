@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::authn::Directory;
-use super::config::{self, Config, Mistake};
-use super::environment::Environment;
+use super::config::{self, Config, Mistake, StoreSettings};
+use super::environment::{self, Environment};
 use super::logging;
 use super::server::{self, Connections, Front, Listener, Live, Plane};
 use crate::broker::{Broker, Builder, StartError};
 use crate::model::event::{Event, Observer};
 use crate::model::time::SystemClock;
 use crate::observe::Lines;
+use crate::store::Store;
+use crate::store::embedded::EmbeddedStore;
 
 /// How long requests in flight may take after SIGTERM: orchestrators kill after 30 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
@@ -76,8 +78,43 @@ pub fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistak
 ///
 /// Every mistake at once, at the line of its provider.
 pub async fn build(config: &Config, environment: &Environment) -> Result<Broker, Vec<Mistake>> {
-    let built = builder(config, environment).build().await;
+    let mut builder = builder(config, environment);
+    if let Some(settings) = &config.store {
+        builder = builder.store(open_store(config, settings, environment).await?);
+    }
+    let built = builder.build().await;
     built.map_err(|error| located(config, &error))
+}
+
+/// Opens the store's file, aside: it reads, and may wait for the disk.
+async fn open_store(
+    config: &Config,
+    settings: &StoreSettings,
+    environment: &Environment,
+) -> Result<Arc<dyn Store>, Vec<Mistake>> {
+    let mistake = |what: String, fix: String| {
+        vec![Mistake {
+            file: config.file.clone(),
+            line: Some(settings.line),
+            what,
+            fix,
+        }]
+    };
+    let key = environment::fetch(&settings.sealing_key, environment)
+        .map_err(|(what, fix)| mistake(format!("[store] sealing_key: {what}"), fix))?;
+    let path = settings.path.clone();
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, &key)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(error)) => Err(mistake(
+            format!("[store] {error}"),
+            "see docs/store.md".to_owned(),
+        )),
+        Err(_) => Err(mistake(
+            "[store] the process is ending".to_owned(),
+            "start again".to_owned(),
+        )),
+    }
 }
 
 /// Checks everything that [`build`] would, and starts nothing.

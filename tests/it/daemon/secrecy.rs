@@ -16,11 +16,9 @@ async fn a_log_at_trace_level_holds_no_secret_and_no_token() -> anyhow::Result<(
         .admin(Method::GET, "/admin/v1/explain/acme", "")
         .await?;
     assert!(explained.status.is_success(), "{}", explained.text());
-    daemon
-        .until("a line at trace level", async |daemon| {
-            Ok(daemon.log().contains("TRACE"))
-        })
-        .await?;
+    // The kit's daemons write everything they may; an empty log would prove nothing.
+    let log = daemon.log();
+    assert!(log.contains("DEBUG keyfob::"), "{log}");
     daemon.stop().await
 }
 

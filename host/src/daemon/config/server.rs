@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::callers::KeyAt;
-use super::values::secret_section;
 use super::walk::{Item, Section};
 use crate::settings::SecretSource;
 
@@ -58,6 +57,17 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Where spans go: the base URL of an OTLP collector that takes http/protobuf.
     pub otlp: Option<String>,
+}
+
+/// The `[store]` table: the embedded store.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Its file.
+    pub path: PathBuf,
+    /// What seals it.
+    pub sealing_key: SecretSource,
+    /// Where it is written in the configuration.
+    pub line: usize,
 }
 
 /// How a log line looks.
@@ -199,24 +209,36 @@ pub(super) fn log(section: Option<Section<'_>>) -> LogSettings {
     LogSettings { format, otlp }
 }
 
-/// Notes that a store was asked for. State that an operator believes to be durable and is not would be worse than a
-/// daemon that does not start.
-pub(super) fn store(section: Option<Section<'_>>) {
-    const KINDS: [(&str, ()); 3] = [("embedded", ()), ("redis", ()), ("postgres", ())];
-    let Some(section) = section else { return };
-    if let Some(kind) = section.require("kind", "\"embedded\"")
-        && kind.choice(&KINDS).is_some()
-    {
+/// Where credentials are kept; none is memory.
+pub(super) fn store(section: Option<Section<'_>>) -> Option<StoreSettings> {
+    const KINDS: [(&str, bool); 3] = [("embedded", true), ("redis", false), ("postgres", false)];
+    let section = section?;
+    let line = section.line();
+    let kind = section.require("kind", "\"embedded\"");
+    let embedded = kind.as_ref().and_then(|kind| kind.choice(&KINDS));
+    if let (Some(kind), Some(false)) = (&kind, embedded) {
+        // State that an operator believes to be shared and is not would be worse than a daemon that does not start.
         kind.mistake(
-            "names a store, and this build keeps state in memory only",
-            "remove the [store] table; grants handed over are then lost at a restart",
+            "names a store that this build does not have",
+            "write \"embedded\"",
         );
     }
-    // The known keys of every kind; their values are read by the build that has the store.
-    let _ = section.take("path");
-    let _ = section.take("url");
-    let _ = section.take("sealing_key").and_then(secret_section);
+    let path = section
+        .require("path", "\"keyfob.redb\"")
+        .and_then(|path| path.path());
+    let sealing_key = section
+        .require(
+            "sealing_key",
+            "{ env = \"KEYFOB_SEALING_KEY\" }, 32 bytes of base64",
+        )
+        .and_then(|key| key.secret());
     section.finish();
+    embedded.filter(|embedded| *embedded)?;
+    Some(StoreSettings {
+        path: path?,
+        sealing_key: sealing_key?,
+        line,
+    })
 }
 
 // === impl Listen ===

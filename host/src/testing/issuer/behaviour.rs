@@ -15,6 +15,8 @@ pub enum Behaviour {
     Normal,
     /// Processed on arrival, answered this much later.
     Latency(Duration),
+    /// As the inner one, answered this much later.
+    After(Duration, Box<Behaviour>),
     /// Processed; tokens live this long instead of what was configured.
     Lifetime(Duration),
     /// Not processed: this status with a plain text.
@@ -73,6 +75,7 @@ impl Behaviour {
         match self {
             Self::Normal => "normal",
             Self::Latency(_) => "latency",
+            Self::After(_, inner) => inner.label(),
             Self::Lifetime(_) => "lifetime",
             Self::Status(_) => "status",
             Self::Refuse(_) => "refuse",
@@ -92,6 +95,9 @@ impl Behaviour {
 
     /// Whether the request takes effect.
     pub(super) fn processes(&self) -> bool {
+        if let Self::After(_, inner) = self {
+            return inner.processes();
+        }
         !matches!(
             self,
             Self::Status(_)

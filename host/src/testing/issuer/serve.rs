@@ -185,7 +185,10 @@ async fn answer(
         "/token" | "/revoke" => {}
         _ => return Ok(whole(Plain::empty(StatusCode::NOT_FOUND))),
     }
-    let behaviour = shared.script.take();
+    let (pause, behaviour) = match shared.script.take() {
+        Behaviour::After(pause, inner) => (pause, *inner),
+        behaviour => (Duration::ZERO, behaviour),
+    };
     let (label, process) = (behaviour.label(), behaviour.processes());
     let honest = if path == "/revoke" {
         endpoints::revoke(shared, &asked, label, process)
@@ -196,6 +199,7 @@ async fn answer(
         };
         endpoints::token(shared, &asked, life, label, process)
     };
+    tokio::time::sleep(pause).await;
     spoil(behaviour, honest, reset).await
 }
 
@@ -210,7 +214,8 @@ async fn spoil(
     let json = HeaderValue::from_static("application/json");
     Ok(match behaviour {
         Behaviour::Normal | Behaviour::Lifetime(_) => whole(honest),
-        Behaviour::Latency(span) => {
+        // One inside the other is waited for once: `answer` took the outer one off.
+        Behaviour::Latency(span) | Behaviour::After(span, _) => {
             tokio::time::sleep(span).await;
             whole(honest)
         }

@@ -1,3 +1,5 @@
+//! Reading answers: what a plugin sees, what is captured, what is withheld.
+
 use http::header::{HeaderName, HeaderValue};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Rules: what an operator granted, read from settings.
+
 use super::*;
 
 fn mistakes(change: impl FnOnce(&mut ProviderSettings)) -> Vec<String> {

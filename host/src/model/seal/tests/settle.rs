@@ -1,3 +1,5 @@
+//! Settling: which token may leave a flow, and with what.
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

@@ -1,3 +1,5 @@
+//! Writing requests: every value in its place, and nowhere else.
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
