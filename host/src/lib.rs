@@ -98,9 +98,9 @@
 //!
 //! # Shared mutable state
 //!
-//! All of it. No lock is taken while another is held, with two exceptions: a slot's cell is a leaf and may be taken
-//! under the cache's accounts and under the scheduler's filed entries; and a scrape holds `rendering`, which nothing
-//! else takes, while it reads. *Awaited* says whether it is held across an `.await`; what is, is a queue and guards no
+//! All of it. No lock is taken while another is held, with three exceptions: a slot's cell is a leaf and may be taken
+//! under the cache's accounts and under the scheduler's filed entries; a scrape holds `rendering`, which nothing else
+//! takes, while it reads; and a thread of the store holds the database while it looks for a data key. *Awaited* says whether it is held across an `.await`; what is, is a queue and guards no
 //! token.
 //!
 //! | what | where | guarded by | written by | awaited |
@@ -127,6 +127,10 @@
 //! | what a provider takes: running, queue, pause, latencies | `schedule::Budget` `state` | `Mutex`, one a provider | flights | no |
 //! | budgets by provider | `schedule::Budgets` | `Mutex` | a provider's first flight, reload | no |
 //! | credentials | [`store::Store`]; `store::memory` `rows` | `Mutex`, commits gated by version | flights, operators | no |
+//! | the same in a file: the open database | `store::embedded` `current` | `RwLock`, on blocking threads only | opening it again after a fault | no |
+//! | what waits for the disk | `store::embedded` `requests`, `reading` | bounded channel to the one thread that writes; `Semaphore` | flights, operators | yes: queues |
+//! | data keys that were opened | `store::vault` `open` | `Mutex` | the first row of a tenant | no |
+//! | what opening a file would write to it | `store::embedded::untouched` `written` | `Mutex` | the check before a file is opened in earnest | no |
 //! | counters and gauges | `observe::Metrics` | their own atomics and locks; `rendering`: `Mutex`, `source`: `OnceLock` | every event; a scrape | no |
 //! | label values seen | `observe::labels` `seen` | `RwLock` | the first event with a value | no |
 //! | timelines | `observe::Timeline` `pages` | `Mutex` | every event about a key | no |

@@ -122,7 +122,7 @@ fn traces_url(collector: &str) -> String {
 // === impl Logging ===
 
 impl Logging {
-    /// Sends the last spans. Blocks for [`FLUSH_WITHIN`] at most: call it where blocking is allowed.
+    /// Sends the last spans. Blocks for a few seconds at most: call it where blocking is allowed.
     pub fn finish(self) {
         if let Some(spans) = self.spans {
             // A collector that is gone must not turn a clean end into a failure.

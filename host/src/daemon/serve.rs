@@ -13,6 +13,7 @@ use super::logging;
 use super::server::{self, Connections, Front, Listener, Live, Plane};
 use crate::broker::{Broker, Builder, StartError};
 use crate::model::event::{Event, Observer};
+use crate::model::secret::Secret;
 use crate::model::time::SystemClock;
 use crate::observe::Lines;
 use crate::store::Store;
@@ -92,16 +93,8 @@ async fn open_store(
     settings: &StoreSettings,
     environment: &Environment,
 ) -> Result<Arc<dyn Store>, Vec<Mistake>> {
-    let mistake = |what: String, fix: String| {
-        vec![Mistake {
-            file: config.file.clone(),
-            line: Some(settings.line),
-            what,
-            fix,
-        }]
-    };
-    let key = environment::fetch(&settings.sealing_key, environment)
-        .map_err(|(what, fix)| mistake(format!("[store] sealing_key: {what}"), fix))?;
+    let mistake = |what: String, fix: String| vec![config.mistake_at(settings.line, what, fix)];
+    let key = sealing_key(config, settings, environment)?;
     let path = settings.path.clone();
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, &key)).await;
     match opened {
@@ -117,14 +110,34 @@ async fn open_store(
     }
 }
 
-/// Checks everything that [`build`] would, and starts nothing.
+fn sealing_key(
+    config: &Config,
+    settings: &StoreSettings,
+    environment: &Environment,
+) -> Result<Secret<String>, Vec<Mistake>> {
+    environment::fetch(&settings.sealing_key, environment).map_err(|(what, fix)| {
+        let what = format!("[store] sealing_key: {what}");
+        vec![config.mistake_at(settings.line, what, fix)]
+    })
+}
+
+/// Checks everything that [`build`] would, but for the inside of the store's file, and starts nothing.
 ///
 /// # Errors
 ///
 /// As [`build`].
 pub async fn check(config: &Config, environment: &Environment) -> Result<(), Vec<Mistake>> {
-    let checked = builder(config, environment).check().await;
-    checked.map_err(|error| located(config, &error))
+    let settings = config.store.as_ref();
+    let key = settings.map(|settings| sealing_key(config, settings, environment));
+    let mut mistakes = key.and_then(Result::err).unwrap_or_default();
+    if let Err(error) = builder(config, environment).check().await {
+        mistakes.extend(located(config, &error));
+    }
+    if mistakes.is_empty() {
+        Ok(())
+    } else {
+        Err(mistakes)
+    }
 }
 
 fn builder(config: &Config, environment: &Environment) -> Builder {
@@ -332,6 +345,20 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_check_misses_the_stores_key_before_a_start_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k.toml");
+        let text =
+            "\n[store]\nkind = \"embedded\"\npath = \"k.redb\"\nsealing_key = { env = \"NO\" }\n";
+        std::fs::write(&file, text).unwrap();
+        let nothing: Environment = Arc::new(|_| None);
+        let loaded = load(&file, &nothing).unwrap_or_else(|_| panic!("the file itself is fine"));
+        let mistakes = check(&loaded.config, &nothing).await.unwrap_err();
+        assert!(mistakes[0].what.contains("NO is not set"), "{mistakes:?}");
+        assert!(!dir.path().join("k.redb").exists());
+    }
 
     #[test]
     fn what_is_missing_outside_the_file_is_told_at_once_too() {

@@ -6,7 +6,7 @@
 //! requests, allow-lists, signing, the network. A plugin runs, answers, and is forgotten; what its answer may cause is
 //! decided elsewhere.
 //!
-//! The argument that a plugin is harmless is short. It imports nothing, so it can reach nothing ([`inspect`] refuses
+//! The argument that a plugin is harmless is short. It imports nothing, so it can reach nothing (`inspect` refuses
 //! the rest before a byte is compiled). It gets a fresh instance for every step, so it remembers nothing. And each
 //! thing it could use up, from bytes to time, has a number in [`limits`].
 
