@@ -1,9 +1,10 @@
 //! The parts of a broker, wired: what a flight, a caller and an operator's order share. Holds state; decides nothing.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +23,8 @@ use crate::refresh;
 use crate::schedule::{Budget, Budgets, Refresher, Scheduler};
 use crate::secrets::SecretReader;
 use crate::snapshot::{Placed, Provider, Snapshot};
-use crate::store::{Census, Store};
+use crate::store::{Census, Store, Stored, Unreachable};
+use crate::unsaved::Unsaved;
 use crate::wasm::Catalog;
 
 /// How one flight ended, for everyone who waited.
@@ -54,7 +56,18 @@ pub(crate) struct Core {
     pub(crate) scheduler: Scheduler,
     /// Credentials by state as of the last scrape. Held for one copy.
     pub(crate) census: Mutex<Census>,
+    /// What the store should hold and does not.
+    pub(crate) unsaved: Unsaved,
+    /// Required providers whose own account had a token. Held for one look.
+    pub(crate) obtained: Mutex<HashSet<ProviderName>>,
+    /// The store did not answer the last time it was asked.
+    pub(crate) store_away: AtomicBool,
+    /// Where flights run: the runtime that built the broker, whichever runtime or thread asks.
+    runtime: tokio::runtime::Handle,
     pub(crate) tracker: TaskTracker,
+    /// No renewal ahead of time starts any more.
+    pub(crate) quiet: CancellationToken,
+    /// No flight starts any more.
     pub(crate) stop: CancellationToken,
     pub(crate) seeds: Seeds,
     correlations: AtomicU64,
@@ -114,7 +127,12 @@ impl Core {
             budgets: Budgets::new(scheduler.freed()),
             scheduler,
             census: Mutex::default(),
+            unsaved: Unsaved::default(),
+            obtained: Mutex::default(),
+            store_away: AtomicBool::new(false),
+            runtime: tokio::runtime::Handle::current(),
             tracker: TaskTracker::new(),
+            quiet: CancellationToken::new(),
             stop: CancellationToken::new(),
             correlations: AtomicU64::new(given.seeds.node),
             seeds: given.seeds,
@@ -160,6 +178,29 @@ impl Core {
     pub(crate) fn forget_decisions(&self) {
         let epoch = self.epoch.advance();
         self.cache.forget_before(epoch);
+    }
+
+    /// Runs a task of the broker's own: it outlives whoever asked for it, and the end of the process waits for it.
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.tracker.spawn_on(task, &self.runtime)
+    }
+
+    /// Reads a credential's record, and remembers whether the store answered.
+    pub(crate) async fn load(&self, key: &CredentialKey) -> Result<Stored, Unreachable> {
+        let loaded = self.store.load(key).await;
+        self.store_away.store(loaded.is_err(), Ordering::Relaxed);
+        loaded
+    }
+
+    /// Forgets what a provider's issuer or plugin did wrong: an operator has changed something.
+    pub(crate) fn forgive(&self, provider: &Provider) {
+        self.budget(provider).resume();
+        for slot in self.slots_of(&provider.settings.name) {
+            slot.clear_failure();
+        }
     }
 
     pub(crate) fn emit(&self, event: &Event) {

@@ -172,6 +172,7 @@ mod core;
 mod refresh;
 mod revoke;
 mod shim;
+mod unsaved;
 
 pub use broker::{
     Broker, BrokerSettings, Builder, Issued, PolicySettings, Readiness, RejectOutcome,

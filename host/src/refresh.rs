@@ -1,15 +1,18 @@
 //! Performs the effects of a flow: the only spawner of flights. A flight belongs to the broker; a caller that leaves
 //! costs nothing.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use crate::cache::{Era, NotPublishable, Pin, Slot};
 use crate::core::{Core, Landed};
 use crate::flight::{Follow, Joined, Lead};
 use crate::model::backoff;
 use crate::model::contract::{Cause, PluginFault, Rotation};
-use crate::model::credential::{CommitFault, Credential, Version};
+use crate::model::credential::{CommitFault, Credential, CredentialState, Version};
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::{Event, RefreshOutcome};
 use crate::model::flow::{
@@ -21,8 +24,11 @@ use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId};
 use crate::model::transport::{Delivery, OutgoingRequest};
+use crate::revoke;
 use crate::schedule::{Lane, Load, NoTicket};
 use crate::snapshot::Provider;
+use crate::store::Unreachable;
+use crate::unsaved;
 
 /// How often a flight starts over because the provider's settings changed, or the credential was replaced, under it.
 const RESTARTS_MAX: usize = 2;
@@ -57,7 +63,7 @@ pub(crate) fn join(core: &Arc<Core>, slot: &Pin, want: Want) -> Result<Follow<La
         Joined::Lead(lead) => {
             let follow = lead.follow();
             let (core, slot) = (core.clone(), slot.clone());
-            core.tracker.clone().spawn(fly(core, slot, want, lead));
+            core.clone().spawn(fly(core, slot, want, lead));
             Ok(follow)
         }
     }
@@ -91,13 +97,11 @@ async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<SlotId, Landed>)
         key: key.clone(),
         cause: want.cause,
     });
-    let mut landed = Attempt::Again;
-    for _ in 0..=RESTARTS_MAX {
-        landed = attempt(&core, &slot, want).await;
-        if !matches!(landed, Attempt::Again) {
-            break;
-        }
-    }
+    let landed = AssertUnwindSafe(attempts(&core, &slot, want))
+        .catch_unwind()
+        .await;
+    let landed =
+        landed.unwrap_or_else(|_| Attempt::Failed(Failure::internal("the refresh panicked")));
     let finished = core.now();
     let (result, outcome) = match landed {
         Attempt::Published(token) => {
@@ -134,10 +138,22 @@ enum Attempt {
     Again,
 }
 
-async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
+/// Tries until what it was based on stays as it was, a few times.
+async fn attempts(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
+    for _ in 0..=RESTARTS_MAX {
+        // Before anything else: a withdrawal from here on makes what is obtained, or what fails, worthless.
+        let era = slot.era();
+        match attempt(core, slot, want, era).await {
+            Attempt::Again => {}
+            Attempt::Failed(_) if slot.era() != era => {}
+            landed => return landed,
+        }
+    }
+    Attempt::Again
+}
+
+async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt {
     let key = slot.key();
-    // Before anything else: a withdrawal from here on makes what is obtained worthless.
-    let era = slot.era();
     let Some(provider) = core.provider(&key.credential.provider) else {
         return Attempt::Failed(Failure::misconfigured(
             "no_provider",
@@ -145,7 +161,6 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
         ));
     };
     let now = core.now();
-    let deadline = now.plus(provider.settings.refresh.timeout);
     let budget = core.budget(&provider);
     let lane = match want.cause {
         Cause::Expiring => Lane::Ahead,
@@ -166,14 +181,12 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
                 ));
             }
         };
-    let began = core.now();
     // Where nothing is spent by presenting it, nobody has to wait for anybody: keys of one client credential fly side by
     // side.
     let gate = match provider.rotation().0 {
         Rotation::Never => None,
         Rotation::Unknown | Rotation::SingleUse | Rotation::Grace => {
-            let left = deadline.since(core.now());
-            let Ok(gate) = tokio::time::timeout(left, core.gates.pass(&key.credential)).await
+            let Ok(gate) = tokio::time::timeout(patience, core.gates.pass(&key.credential)).await
             else {
                 return Attempt::Failed(Failure::unavailable(
                     "gate",
@@ -183,42 +196,69 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
             Some(gate)
         }
     };
-    let landing = drive(core, &provider, slot, want, deadline).await;
+    if core.stop.is_cancelled() {
+        return Attempt::Failed(Failure::unavailable("stopping", "the process is ending"));
+    }
+    // From here, whatever the queues took: a single-use grant must not be sent with what little they left.
+    let began = core.now();
+    let deadline = began.plus(patience);
+    let (landing, heard) = drive(core, &provider, slot, want, deadline).await;
     drop(gate);
     let ended = core.now();
-    ticket.finish(ended.since(began), load_of(&landing), ended);
+    match heard {
+        // A flow that sent nothing says nothing about the provider.
+        None => drop(ticket),
+        Some(heard) => ticket.finish(ended.since(began), load_of(&landing, heard), ended),
+    }
     match landing {
         Landing::Renewed(token) => publish(core, slot, era, &token),
         Landing::Failed(mut failure) => {
-            if failure.scope == FailureScope::Client {
-                let delay = failure
-                    .after
-                    .map_or(backoff::RETRY_AFTER_MIN, backoff::clamp);
+            if failure.scope == FailureScope::Client && slot.era() == era {
+                let delay = pause(core, slot, failure.after, ended);
                 budget.pause(ended.plus(delay));
                 // Callers are told the same: whoever came back sooner would only meet the pause.
                 failure.after = Some(delay);
             }
             Attempt::Failed(failure)
         }
-        Landing::Superseded { orphan } => {
+        Landing::Superseded { orphan, revoked } => {
             if let Some(grant) = orphan {
-                crate::revoke::orphan(core, &provider, key, grant).await;
+                let state = match revoked {
+                    true => CredentialState::Revoked { at: ended },
+                    false => CredentialState::Live,
+                };
+                revoke::orphan(core, &provider, &key.credential, grant, state).await;
             }
             Attempt::Again
         }
     }
 }
 
+/// How long a failure is left alone: by the issuer's word, else by our own measure.
+fn pause(core: &Core, slot: &Slot, asked: Option<Duration>, now: UnixTime) -> Duration {
+    let draw = freshness::draw(core.seeds.node, slot.key().hash_word(), now.as_millis());
+    asked.map_or_else(
+        || backoff::backoff(slot.attempts() + 1, draw),
+        backoff::clamp,
+    )
+}
+
+/// What the last request of a flow met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// This status.
+    Status(u16),
+    /// No answer.
+    Nothing,
+}
+
 /// How the provider took it: what its word or its silence says about our pace.
-fn load_of(landing: &Landing) -> Load {
-    match landing {
-        Landing::Failed(failure)
-            if failure.scope == FailureScope::Client
-                || matches!(failure.label, "rate_limited" | "timeout") =>
-        {
-            Load::TooMuch
-        }
-        Landing::Failed(_) | Landing::Renewed(_) | Landing::Superseded { .. } => Load::Fine,
+fn load_of(landing: &Landing, heard: Heard) -> Load {
+    let limited = matches!(landing, Landing::Failed(it) if it.scope == FailureScope::Client);
+    match heard {
+        Heard::Nothing | Heard::Status(429 | 503) => Load::TooMuch,
+        Heard::Status(_) if limited => Load::TooMuch,
+        Heard::Status(_) => Load::Fine,
     }
 }
 
@@ -230,23 +270,40 @@ fn rate_limited(after: Duration) -> Failure {
     .after(after)
 }
 
-/// Runs one flow to its landing.
+/// Runs one flow to its landing; says what its last request met.
 async fn drive(
     core: &Arc<Core>,
     provider: &Arc<Provider>,
     slot: &Slot,
     want: Want,
     deadline: UnixTime,
-) -> Landing {
+) -> (Landing, Option<Heard>) {
     let key = slot.key();
-    let plan = match plan(core, provider, slot, want.cause, deadline).await {
-        Ok(plan) => plan,
-        Err(failure) => return Landing::Failed(failure),
+    // Secrets are files too, and a file system can hang.
+    let left = deadline.since(core.now());
+    let planned =
+        tokio::time::timeout(left, plan(core, provider, slot, want.cause, deadline)).await;
+    let plan = match planned {
+        Ok(Ok(plan)) => plan,
+        Ok(Err(failure)) => return (Landing::Failed(failure), None),
+        Err(_) => {
+            let detail = "the secrets could not be read in time";
+            return (
+                Landing::Failed(Failure::misconfigured("secret", detail)),
+                None,
+            );
+        }
     };
+    let mut heard = None;
     let (mut flow, mut effect) = Flow::new(plan, core.now());
     loop {
         let input = match effect {
-            Effect::Lease => Input::Leased(core.store.load(&key.credential).await),
+            Effect::Lease if core.unsaved.holds(&key.credential) => {
+                let detail = "what became of this grant is not on record yet".to_owned();
+                Input::Leased(Err(Unreachable(detail)))
+            }
+            Effect::Lease | Effect::Reload => Input::Leased(core.load(&key.credential).await),
+            Effect::Strand(record) => Input::Stranded(unsaved::keep(core, &key.credential, record)),
             Effect::Consult => {
                 let answer = provider.plugin.refresh(flow.call(), flow.replies()).await;
                 if let Err(fault) = &answer {
@@ -255,7 +312,12 @@ async fn drive(
                 Input::Consulted(answer)
             }
             Effect::Send(request) => {
-                Input::Delivered(send(core, provider, request, deadline).await)
+                let delivery = send(core, provider, request, deadline).await;
+                heard = Some(match &delivery {
+                    Delivery::Answered(answer) => Heard::Status(answer.status.as_u16()),
+                    Delivery::NotSent(_) | Delivery::Lost(_) => Heard::Nothing,
+                });
+                Input::Delivered(delivery)
             }
             Effect::Mark(record) | Effect::Persist(record) => {
                 Input::Recorded(commit(core, key, record).await)
@@ -270,7 +332,7 @@ async fn drive(
                         detail: failure.detail.clone(),
                     });
                 }
-                return landing;
+                return (landing, heard);
             }
         };
         (flow, effect) = flow.advance(input, core.now());
@@ -450,11 +512,7 @@ pub(crate) fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
 
 /// Remembers a failure, so that callers meet it and not the issuer.
 fn fail(core: &Core, slot: &Pin, failure: Failure, now: UnixTime) -> (Landed, RefreshOutcome) {
-    let attempts = slot.attempts() + 1;
-    let draw = freshness::draw(core.seeds.node, slot.key().hash_word(), now.as_millis());
-    let delay = failure
-        .after
-        .map_or_else(|| backoff::backoff(attempts, draw), backoff::clamp);
+    let delay = pause(core, slot, failure.after, now);
     let until = now.plus(delay);
     let retry = match failure.kind {
         ErrorKind::ReauthorizationRequired => Retry::Human,

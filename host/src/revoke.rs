@@ -7,9 +7,10 @@ use crate::core::Core;
 use crate::model::contract::{
     Call, Cause, Holds, HttpRequest, Reason, Reply, Revocation, RevokeStep,
 };
+use crate::model::credential::CredentialState;
 use crate::model::event::Event;
 use crate::model::flow::STEPS_MAX;
-use crate::model::key::{CredentialKey, ScopeSet, TokenKey};
+use crate::model::key::{CredentialKey, ScopeSet};
 use crate::model::seal::Vault;
 use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
@@ -17,25 +18,26 @@ use crate::model::transport::Delivery;
 use crate::refresh;
 use crate::snapshot::Provider;
 
-/// Revokes a grant that came back after its credential had been revoked or replaced.
+/// A grant came back after its credential had been revoked or replaced. After a revoke the issuer is told to revoke it
+/// too; after a replacement it is dropped: revoking it might end the one that replaced it.
 pub(crate) async fn orphan(
     core: &Arc<Core>,
     provider: &Arc<Provider>,
-    key: &TokenKey,
+    credential: &CredentialKey,
     grant: Secret<String>,
+    now: CredentialState,
 ) {
-    let told = upstream(core, provider, &key.credential, &grant, Holds::RefreshToken).await;
+    let what = if matches!(now, CredentialState::Revoked { .. }) {
+        match upstream(core, provider, credential, &grant, Holds::RefreshToken).await {
+            true => "after it was revoked; the issuer was told to revoke it",
+            false => "after it was revoked; the issuer could not be told",
+        }
+    } else {
+        "after it was replaced; it was dropped"
+    };
     core.emit(&Event::Notice {
         code: "orphan_grant",
-        detail: format!(
-            "a grant came back for {:?} after it was revoked or replaced; the issuer {}",
-            key.credential,
-            if told {
-                "was told to revoke it"
-            } else {
-                "could not be told to revoke it"
-            },
-        ),
+        detail: format!("a grant came back for {credential:?} {what}"),
     });
 }
 
@@ -104,6 +106,7 @@ async fn revoke(
         let reply = match step {
             RevokeStep::Done => return Ok(true),
             RevokeStep::Unsupported => return Ok(false),
+            RevokeStep::Sign(_) | RevokeStep::Send(_) if replies.len() == STEPS_MAX => break,
             RevokeStep::Sign(request) => Reply::Signed(
                 vault
                     .sign(&request, now)
@@ -115,7 +118,9 @@ async fn revoke(
         };
         replies.push(reply);
     }
-    Err(format!("the plugin asked for more than {STEPS_MAX} steps"))
+    Err(format!(
+        "the plugin did not finish within {STEPS_MAX} steps"
+    ))
 }
 
 async fn exchange(

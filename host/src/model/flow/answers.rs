@@ -4,7 +4,7 @@
 use super::admission::Knowledge;
 use super::failure::Failure;
 use super::{Advanced, Change, Core, Landing, SPENT_MAX, Then};
-use crate::model::contract::{HttpRequest, Reason, Reply};
+use crate::model::contract::{HttpRequest, Reason, Reply, Rotation};
 use crate::model::credential::{CredentialState, EndCause, fingerprint};
 use crate::model::seal::Completeness;
 use crate::model::secret::Secret;
@@ -57,8 +57,11 @@ impl Core {
         let status = opened.response.status;
         self.replies.push(Reply::Response(opened.response));
         match (opened.grant, opened.verdict) {
-            (Some(grant), _) => self.adopt(grant, Then::Consult, now),
-            (None, Completeness::Token) if with_grant => {
+            // A client credential that is also handed a refresh token has no use for it (RFC 6749, section 4.4.3).
+            (Some(grant), _) if with_grant || self.plan.rotation != Rotation::Never => {
+                self.adopt(grant, Then::Consult, now)
+            }
+            (_, Completeness::Token) if with_grant => {
                 let credential = &mut self.stored.credential;
                 let learned = !credential.seen.stayed || credential.state != CredentialState::Live;
                 credential.seen.stayed = true;
@@ -68,12 +71,13 @@ impl Core {
                 }
                 self.consult()
             }
-            (None, Completeness::NoToken | Completeness::Ambiguous)
+            (_, Completeness::NoToken | Completeness::Ambiguous)
                 if with_grant && self.knowledge() != Knowledge::Reusable =>
             {
                 self.in_doubt(Failure::unclear(status), now)
             }
-            (None, _) => self.intent_over(Then::Consult),
+            _ if with_grant => self.intent_over(Then::Consult),
+            _ => self.consult(),
         }
     }
 

@@ -17,6 +17,7 @@
 mod admission;
 mod answers;
 mod failure;
+mod records;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -94,6 +95,8 @@ pub enum Input {
     Delivered(Delivery),
     /// The record was committed at this version, or was not.
     Recorded(Result<Version, CommitFault>),
+    /// Whether there was room to keep the record.
+    Stranded(bool),
 }
 
 /// What the driver must do next.
@@ -108,14 +111,22 @@ pub enum Effect {
     Send(OutgoingRequest),
     /// Commit what came back: answer with [`Input::Recorded`].
     Persist(Record),
+    /// Read the record again, somebody committed meanwhile: answer with [`Input::Leased`].
+    Reload,
+    /// The store does not answer: keep the record in memory, commit it when it does, and present nothing of this
+    /// credential before. Answer with [`Input::Stranded`].
+    Strand(Record),
     /// Over: publish to everyone who waits.
     Land(Landing),
 }
 
 /// A commit to be made.
+#[derive(Clone)]
 pub struct Record {
     /// What it replaces.
     pub expected: Version,
+    /// The grant of the row that it was decided on: while that is the row's, nobody replaced it.
+    pub base: Option<Secret<String>>,
     /// The record.
     pub credential: Credential,
     /// What changed, for whoever watches.
@@ -147,6 +158,8 @@ pub enum Landing {
     Superseded {
         /// The grant, if one came back.
         orphan: Option<Secret<String>>,
+        /// Whether it was revoked, rather than replaced.
+        revoked: bool,
     },
 }
 
@@ -158,6 +171,8 @@ struct Core {
     replies: Vec<Reply>,
     /// Just before the last request that was answered went out.
     sent_at: Option<UnixTime>,
+    /// The grant that the row held when the flow began.
+    base: Option<Secret<String>>,
     /// The grant in hand came back in this flow.
     rotated_here: bool,
     /// This flow presents a grant whose last answer was lost.
@@ -170,6 +185,7 @@ enum State {
     Marking {
         request: HttpRequest,
         outgoing: OutgoingRequest,
+        tries: u32,
     },
     Sending {
         request: HttpRequest,
@@ -178,6 +194,14 @@ enum State {
     Recording {
         change: Change,
         tries: u32,
+        then: Then,
+    },
+    Rebasing {
+        change: Change,
+        tries: u32,
+        then: Then,
+    },
+    Stranding {
         then: Then,
     },
     Landed,
@@ -218,6 +242,7 @@ impl Flow {
             call,
             replies: Vec::new(),
             sent_at: None,
+            base: None,
             rotated_here: false,
             probing: false,
         };
@@ -251,19 +276,14 @@ impl Flow {
             (State::Consulting, Input::Consulted(Ok(Ok(step)))) => core.step(step, now),
             (State::Consulting, Input::Consulted(Ok(Err(refusal)))) => core.refused(refusal, now),
             (State::Consulting, Input::Consulted(Err(fault))) => core.fail(Failure::plugin(&fault)),
-            (State::Marking { request, outgoing }, Input::Recorded(Ok(version))) => {
-                core.at(version).send(request, outgoing)
-            }
-            (State::Marking { .. }, Input::Recorded(Err(CommitFault::Conflict))) => {
-                core.land(Landing::Superseded { orphan: None })
-            }
-            (State::Marking { .. }, Input::Recorded(Err(CommitFault::Unreachable(detail)))) => core
-                .fail(Failure::unavailable(
-                    "store",
-                    format!(
-                        "a grant that may be single-use is not presented without a store: {detail}"
-                    ),
-                )),
+            (
+                State::Marking {
+                    request,
+                    outgoing,
+                    tries,
+                },
+                Input::Recorded(marked),
+            ) => core.marked(request, outgoing, tries, marked),
             (
                 State::Sending {
                     request,
@@ -274,17 +294,30 @@ impl Flow {
             (State::Recording { then, .. }, Input::Recorded(Ok(version))) => {
                 core.at(version).resume(then)
             }
-            (State::Recording { .. }, Input::Recorded(Err(CommitFault::Conflict))) => {
-                core.superseded()
-            }
             (
                 State::Recording {
                     change,
                     tries,
                     then,
                 },
-                Input::Recorded(Err(CommitFault::Unreachable(detail))),
-            ) => core.record_again(change, tries + 1, then, &detail),
+                Input::Recorded(Err(fault)),
+            ) => core.not_recorded(change, tries, then, &fault),
+            (
+                State::Rebasing {
+                    change,
+                    tries,
+                    then,
+                },
+                Input::Leased(Ok(theirs)),
+            ) => core.rebase(theirs, change, tries, then),
+            (State::Rebasing { change, then, .. }, Input::Leased(Err(_))) => {
+                core.strand(change, then)
+            }
+            (State::Stranding { then }, Input::Stranded(true)) => core.resume(then),
+            (State::Stranding { .. }, Input::Stranded(false)) => core.fail(Failure::unavailable(
+                "store",
+                "the store does not answer, and memory has no more room for what it should hold",
+            )),
             _ => core.fail(Failure::internal("the refresh was driven out of order")),
         }
     }
@@ -312,59 +345,6 @@ impl Core {
             self.plan.grace,
             self.stored.credential.seen,
         )
-    }
-
-    fn record_of(&self, change: Change, tries: u32) -> Record {
-        Record {
-            expected: self.stored.version,
-            credential: self.stored.credential.clone(),
-            change,
-            tries,
-        }
-    }
-
-    fn persist(self, change: Change, then: Then) -> Advanced {
-        let record = self.record_of(change, 0);
-        (
-            Flow {
-                core: self,
-                state: State::Recording {
-                    change,
-                    tries: 0,
-                    then,
-                },
-            },
-            Effect::Persist(record),
-        )
-    }
-
-    fn record_again(self, change: Change, tries: u32, then: Then, detail: &str) -> Advanced {
-        if tries >= RECORD_TRIES {
-            let failure = Failure::unavailable("store", format!("the store: {detail}"));
-            return self.fail(failure);
-        }
-        let record = self.record_of(change, tries);
-        (
-            Flow {
-                core: self,
-                state: State::Recording {
-                    change,
-                    tries,
-                    then,
-                },
-            },
-            Effect::Persist(record),
-        )
-    }
-
-    /// Somebody committed while this flow ran: theirs stands.
-    fn superseded(mut self) -> Advanced {
-        let orphan = if self.rotated_here {
-            self.stored.credential.refresh_token.take()
-        } else {
-            None
-        };
-        self.land(Landing::Superseded { orphan })
     }
 
     fn at(mut self, version: Version) -> Self {

@@ -16,6 +16,7 @@ impl Core {
     /// The gate is held: may the grant be used?
     pub(super) fn begin(mut self, stored: Stored, now: UnixTime) -> Advanced {
         self.stored = stored;
+        self.base.clone_from(&self.stored.credential.refresh_token);
         match admission::admit(&self.stored.credential, &self.plan, now) {
             Admission::Go => {}
             Admission::Probe => self.probing = true,
@@ -41,11 +42,6 @@ impl Core {
     }
 
     pub(super) fn consult(self) -> Advanced {
-        if self.replies.len() > STEPS_MAX {
-            return self.fail(Failure::broken(format!(
-                "it asked for more than {STEPS_MAX} steps"
-            )));
-        }
         (
             Flow {
                 core: self,
@@ -57,6 +53,9 @@ impl Core {
 
     pub(super) fn step(mut self, step: Step, now: UnixTime) -> Advanced {
         match step {
+            Step::Send(_) | Step::Sign(_) if self.replies.len() >= STEPS_MAX => self.fail(
+                Failure::broken(format!("it asked for more than {STEPS_MAX} steps")),
+            ),
             Step::Send(request) => match self.vault.write(&request) {
                 Ok(outgoing) => self.mark_or_send(request, outgoing, now),
                 Err(violation) => self.violated(&violation),
@@ -96,7 +95,13 @@ impl Core {
         now: UnixTime,
     ) -> Advanced {
         let marks = outgoing.carries_grant && self.knowledge() != Knowledge::Reusable;
-        if !marks || self.stored.credential.intent.is_some() {
+        // An intent of another owner is a crashed attempt's: this one is marked anew, so that it counts too.
+        let marked = self
+            .stored
+            .credential
+            .intent
+            .is_some_and(|it| it.owner == self.plan.owner);
+        if !marks || marked {
             return self.send(request, outgoing);
         }
         if self.rotated_here {
@@ -110,14 +115,7 @@ impl Core {
             at: now,
             over_at: self.plan.deadline.plus(INTENT_SLACK),
         });
-        let record = self.record_of(Change::Intent, 0);
-        (
-            Flow {
-                core: self,
-                state: State::Marking { request, outgoing },
-            },
-            Effect::Mark(record),
-        )
+        self.mark(request, outgoing, 0)
     }
 
     pub(super) fn send(self, request: HttpRequest, outgoing: OutgoingRequest) -> Advanced {
@@ -150,7 +148,12 @@ impl Core {
             Refusal::RateLimited {
                 after,
                 scope: Limited::Grant,
-            } if had_grant => {
+            } if had_grant
+                && !matches!(
+                    self.stored.credential.state,
+                    CredentialState::Uncertain { .. }
+                ) =>
+            {
                 let pause = backoff::clamp(after.unwrap_or_default());
                 self.stored.credential.state = CredentialState::Suspended {
                     until: now.plus(pause),

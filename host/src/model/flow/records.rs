@@ -1,0 +1,166 @@
+//! What is committed, and what becomes of it when the store does not answer or somebody else was first.
+
+use super::failure::Failure;
+use super::{Advanced, Change, Core, Effect, Flow, Landing, RECORD_TRIES, Record, State, Then};
+use crate::model::contract::HttpRequest;
+use crate::model::credential::{CommitFault, CredentialState, Stored, Version};
+use crate::model::secret::Secret;
+use crate::model::transport::OutgoingRequest;
+
+// === impl Core ===
+
+impl Core {
+    pub(super) fn persist(self, change: Change, then: Then) -> Advanced {
+        self.persist_again(change, 0, then)
+    }
+
+    fn persist_again(self, change: Change, tries: u32, then: Then) -> Advanced {
+        let record = self.record_of(change, tries);
+        let state = State::Recording {
+            change,
+            tries,
+            then,
+        };
+        (Flow { core: self, state }, Effect::Persist(record))
+    }
+
+    /// Commits the intent; nothing leaves before that.
+    pub(super) fn mark(
+        self,
+        request: HttpRequest,
+        outgoing: OutgoingRequest,
+        tries: u32,
+    ) -> Advanced {
+        let record = self.record_of(Change::Intent, tries);
+        let state = State::Marking {
+            request,
+            outgoing,
+            tries,
+        };
+        (Flow { core: self, state }, Effect::Mark(record))
+    }
+
+    pub(super) fn marked(
+        mut self,
+        request: HttpRequest,
+        outgoing: OutgoingRequest,
+        tries: u32,
+        marked: Result<Version, CommitFault>,
+    ) -> Advanced {
+        match marked {
+            Ok(version) => self.at(version).send(request, outgoing),
+            Err(CommitFault::Conflict) => self.land(Landing::Superseded {
+                orphan: None,
+                revoked: false,
+            }),
+            Err(CommitFault::Unreachable(_)) if tries + 1 < RECORD_TRIES => {
+                self.mark(request, outgoing, tries + 1)
+            }
+            Err(CommitFault::Unreachable(detail)) => {
+                // The mark may have been made all the same: what is to be recorded is that nothing left.
+                self.stored.credential.intent = None;
+                let failure = Failure::unavailable(
+                    "store",
+                    format!(
+                        "a grant that may be single-use is not presented without a store: {detail}"
+                    ),
+                );
+                self.strand(Change::Intent, Then::Land(Landing::Failed(failure)))
+            }
+        }
+    }
+
+    pub(super) fn not_recorded(
+        self,
+        change: Change,
+        tries: u32,
+        then: Then,
+        fault: &CommitFault,
+    ) -> Advanced {
+        match fault {
+            CommitFault::Conflict => {
+                let state = State::Rebasing {
+                    change,
+                    tries,
+                    then,
+                };
+                (Flow { core: self, state }, Effect::Reload)
+            }
+            CommitFault::Unreachable(_) if tries + 1 < RECORD_TRIES => {
+                self.persist_again(change, tries + 1, then)
+            }
+            CommitFault::Unreachable(_) => self.strand(change, then),
+        }
+    }
+
+    /// Somebody committed while this flow ran. A grant that nobody replaced is still ours to write about; a revoked or
+    /// replaced one is not.
+    pub(super) fn rebase(
+        mut self,
+        theirs: Stored,
+        change: Change,
+        tries: u32,
+        then: Then,
+    ) -> Advanced {
+        let revoked = matches!(theirs.credential.state, CredentialState::Revoked { .. });
+        let ours = &self.stored.credential.refresh_token;
+        let grant = &theirs.credential.refresh_token;
+        let untouched = same(grant, &self.base) || same(grant, ours);
+        if revoked || !untouched || tries + 1 >= RECORD_TRIES {
+            return self.superseded(revoked);
+        }
+        self.stored.version = theirs.version;
+        self.persist_again(change, tries + 1, then)
+    }
+
+    pub(super) fn strand(self, change: Change, then: Then) -> Advanced {
+        let record = self.record_of(change, 0);
+        (
+            Flow {
+                core: self,
+                state: State::Stranding { then },
+            },
+            Effect::Strand(record),
+        )
+    }
+
+    /// Somebody revoked or replaced the credential: theirs stands.
+    fn superseded(mut self, revoked: bool) -> Advanced {
+        let orphan = if self.rotated_here {
+            self.stored.credential.refresh_token.take()
+        } else {
+            None
+        };
+        self.land(Landing::Superseded { orphan, revoked })
+    }
+
+    fn record_of(&self, change: Change, tries: u32) -> Record {
+        Record {
+            expected: self.stored.version,
+            base: self.base.clone(),
+            credential: self.stored.credential.clone(),
+            change,
+            tries,
+        }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Whether a row that was read later still is the one this was decided on, as far as its grant goes, and was not
+    /// revoked.
+    pub fn still_fits(&self, row: &Stored) -> bool {
+        let revoked = matches!(row.credential.state, CredentialState::Revoked { .. });
+        let grant = &row.credential.refresh_token;
+        !revoked && (same(grant, &self.base) || same(grant, &self.credential.refresh_token))
+    }
+}
+
+fn same(one: &Option<Secret<String>>, other: &Option<Secret<String>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.same_as(other),
+        (None, None) => true,
+        _ => false,
+    }
+}
