@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -282,4 +282,9 @@ fn flights(core: Weak<Core>) -> Flights<SlotId, Landed> {
             correlation,
         ))
     })
+}
+
+/// Takes a mutex, poisoned or not: nothing here panics between two writes that belong together.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Broker;
 use super::status::{CredentialStatus, ImportError, ImportOutcome, RevokeOutcome};
 use crate::model::contract::Holds;
-use crate::model::credential::{Credential, CredentialState, Stored, Version, fingerprint};
+use crate::model::credential::{Credential, CredentialState, Seen, Stored, Version, fingerprint};
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::Event;
+use crate::model::flow::SPENT_MAX;
 use crate::model::key::CredentialKey;
 use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
@@ -15,6 +16,9 @@ use crate::model::token::AccessToken;
 use crate::revoke;
 use crate::store::CommitFault;
 
+/// The most access tokens of one credential that an issuer is told of one by one; the rest end by themselves, and all are
+/// gone from here.
+const TOLD_MAX: usize = 16;
 /// How often a change is decided again because a refresh committed in between: each refresh commits a few times.
 const CONFLICTS_MAX: usize = 16;
 
@@ -29,8 +33,20 @@ impl Broker {
     ///
     /// # Cancel safety
     ///
-    /// Safe: one commit.
+    /// Safe: it goes on without its caller.
     pub async fn import_credential(
+        &self,
+        key: CredentialKey,
+        refresh_token: Secret<String>,
+        by: &str,
+    ) -> Result<ImportOutcome, ImportError> {
+        let (broker, by) = (self.clone(), by.to_owned());
+        let import = async move { broker.import(key, refresh_token, &by).await };
+        let done = self.0.spawn(import).await;
+        done.unwrap_or_else(|_| Err(ImportError::Failed(self.busy())))
+    }
+
+    async fn import(
         &self,
         key: CredentialKey,
         refresh_token: Secret<String>,
@@ -67,11 +83,26 @@ impl Broker {
                 refresh_token: Some(refresh_token.clone()),
                 grant_since: core.now(),
                 spent: credential.spent,
+                // The same grant handed over again is still the one that may be on its way.
+                intent: credential
+                    .intent
+                    .filter(|it| same && it.over_at > core.now()),
+                seen: if same {
+                    credential.seen
+                } else {
+                    Seen::default()
+                },
                 ..Credential::default()
             };
             match self.commit(&key, version, next, by).await {
                 Ok(true) => {
                     self.withdraw(&key);
+                    if !outcome.durable {
+                        core.emit(&Event::Notice {
+                            code: "not_durable",
+                            detail: format!("the grant of {key:?} is kept in memory only"),
+                        });
+                    }
                     return Ok(outcome);
                 }
                 Ok(false) => {}
@@ -83,12 +114,17 @@ impl Broker {
 
     /// The state of a credential; `None` when it was never seen.
     ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached.
+    ///
     /// # Cancel safety
     ///
     /// Safe: reads only.
-    pub async fn credential(&self, key: &CredentialKey) -> Option<CredentialStatus> {
-        let stored = self.load(key).await.ok()?;
-        (stored.version > Version::default()).then(|| CredentialStatus::of(&stored))
+    pub async fn credential(&self, key: &CredentialKey) -> Result<Option<CredentialStatus>, Error> {
+        let stored = self.load(key).await?;
+        let known = stored.version > Version::default();
+        Ok(known.then(|| CredentialStatus::of(&stored)))
     }
 
     /// Ends a credential: its tokens are gone from memory at once, then the issuer is told.
@@ -99,12 +135,21 @@ impl Broker {
     ///
     /// # Cancel safety
     ///
-    /// Once the commit is made the credential is dead; the issuer may not be told.
+    /// Safe: it goes on without its caller.
     pub async fn revoke_credential(
         &self,
         key: &CredentialKey,
         by: &str,
     ) -> Result<RevokeOutcome, Error> {
+        let (broker, key, by) = (self.clone(), key.clone(), by.to_owned());
+        let revoke = async move { broker.revoke(&key, &by).await };
+        self.0
+            .spawn(revoke)
+            .await
+            .unwrap_or_else(|_| Err(self.busy()))
+    }
+
+    async fn revoke(&self, key: &CredentialKey, by: &str) -> Result<RevokeOutcome, Error> {
         let core = &self.0;
         for _ in 0..CONFLICTS_MAX {
             let Stored {
@@ -116,6 +161,8 @@ impl Broker {
                 credential
                     .spent
                     .push(fingerprint(&core.seeds.fingerprints, grant));
+                let surplus = credential.spent.len().saturating_sub(SPENT_MAX);
+                credential.spent.drain(..surplus);
             }
             let next = Credential {
                 state: CredentialState::Revoked { at: core.now() },
@@ -127,14 +174,20 @@ impl Broker {
                 let Some(provider) = core.provider(&key.provider) else {
                     return Ok(RevokeOutcome { upstream: false });
                 };
-                let mut told = true;
-                if let Some(grant) = &grant {
-                    told &=
-                        revoke::upstream(core, &provider, key, grant, Holds::RefreshToken).await;
-                }
-                for token in tokens {
-                    let raw = Secret::from(token.raw());
-                    told &= revoke::upstream(core, &provider, key, &raw, Holds::AccessToken).await;
+                let raw: Vec<_> = tokens
+                    .iter()
+                    .map(|token| Secret::from(token.raw()))
+                    .collect();
+                let mut doomed: Vec<_> = raw
+                    .iter()
+                    .map(|token| (token, Holds::AccessToken))
+                    .take(TOLD_MAX)
+                    .collect();
+                // The grant first: at most issuers that ends its access tokens too.
+                doomed.splice(0..0, grant.iter().map(|grant| (grant, Holds::RefreshToken)));
+                let mut told = !doomed.is_empty();
+                for (token, holds) in doomed {
+                    told &= revoke::upstream(core, &provider, key, token, holds).await;
                 }
                 return Ok(RevokeOutcome { upstream: told });
             }
@@ -144,7 +197,6 @@ impl Broker {
 
     pub(super) async fn load(&self, key: &CredentialKey) -> Result<Stored, Error> {
         self.0
-            .store
             .load(key)
             .await
             .map_err(|fault| self.unreachable(&fault.0))

@@ -1,11 +1,12 @@
 //! What operators see: providers, readiness, the timeline of a key, metrics.
 
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::setup::required_key;
 use super::status::{CredentialStatus, Explanation, ProviderStatus, Readiness};
 use crate::cache::Slot;
+use crate::core::lock;
 use crate::model::key::{ProviderName, TokenKey};
 use crate::model::time::UnixTime;
 use crate::snapshot::Provider;
@@ -59,13 +60,17 @@ impl Broker {
         }
     }
 
+    /// Whether the own account's token was obtained once, under the settings in force.
     fn is_ready(&self, name: &ProviderName, provider: &Provider) -> bool {
-        !provider.settings.required
-            || self
-                .0
-                .cache
-                .slot(&required_key(name, provider))
-                .is_some_and(|slot| slot.current().is_some())
+        if !provider.settings.required || lock(&self.0.obtained).contains(name) {
+            return true;
+        }
+        let slot = self.0.cache.slot(&required_key(name, provider));
+        let obtained = slot.is_some_and(|slot| slot.current().is_some());
+        if obtained {
+            lock(&self.0.obtained).insert(name.clone());
+        }
+        obtained
     }
 
     /// Whether traffic is welcome: every required token was obtained once, and the process is not draining. Asking is the
@@ -85,7 +90,7 @@ impl Broker {
         }
         Readiness {
             ready: waiting_for.is_empty() && !draining,
-            degraded: false,
+            degraded: self.0.store_away.load(Ordering::Relaxed),
             waiting_for,
         }
     }
@@ -99,9 +104,12 @@ impl Broker {
         let core = &self.0;
         let now = core.now();
         let slot = core.cache.slot(key);
-        let stored = self.load(&key.credential).await.unwrap_or_default();
+        let stored = self.load(&key.credential).await;
         let timeline = core.timeline.facts(key);
-        if slot.is_none() && timeline.is_empty() && stored.version.0 == 0 {
+        if slot.is_none()
+            && timeline.is_empty()
+            && stored.as_ref().is_ok_and(|stored| stored.version.0 == 0)
+        {
             return None;
         }
         let current = slot.as_ref().and_then(|slot| slot.current());
@@ -129,7 +137,7 @@ impl Broker {
                 .as_ref()
                 .and_then(|slot| slot.failure(now))
                 .map(|error| error.detail().to_owned()),
-            credential: CredentialStatus::of(&stored),
+            credential: stored.ok().map(|stored| CredentialStatus::of(&stored)),
             timeline,
         })
     }
@@ -142,7 +150,7 @@ impl Broker {
     pub async fn metrics(&self) -> String {
         // A store out of reach leaves the last count standing: the rest of the page is worth more than an error.
         if let Ok(census) = self.0.store.census().await {
-            *self.0.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
+            *lock(&self.0.census) = census;
         }
         self.0.metrics.render()
     }

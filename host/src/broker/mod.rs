@@ -132,6 +132,7 @@ impl Broker {
                             cause: Cause::Rejected,
                             seen: Some(seen),
                         },
+                        now,
                     )
                     .await?;
                 if token.generation() == seen {
@@ -253,14 +254,17 @@ impl Broker {
     async fn obtain(&self, entry: &Entry, min_validity: Duration, now: UnixTime) -> Landed {
         match look(&self.0, &entry.pin, min_validity, now) {
             Look::Token(token) => Ok(token),
-            // The best there is beats an error.
-            Look::Better(token, want) => Ok(self.wait(&entry.pin, want).await.unwrap_or(token)),
-            Look::None(want) => self.wait(&entry.pin, want).await,
+            // The best there is beats an error; looked at again, for much may have happened while it was waited for.
+            Look::Better(want) => match self.wait(&entry.pin, want, now).await {
+                Ok(token) => Ok(token),
+                Err(error) => entry.pin.servable(self.0.now()).map_err(|_| error),
+            },
+            Look::None(want) => self.wait(&entry.pin, want, now).await,
         }
     }
 
-    /// Waits for the flight of a slot, at most for the provider's timeout.
-    async fn wait(&self, slot: &Pin, want: Want) -> Landed {
+    /// Waits for the flight of a slot, at most for the provider's timeout, counted from the caller's arrival.
+    async fn wait(&self, slot: &Pin, want: Want, arrived: UnixTime) -> Landed {
         let core = &self.0;
         if let Some(error) = slot.failure(core.now()) {
             return Err(error);
@@ -275,7 +279,8 @@ impl Broker {
             // The flight may have been started when nobody waited.
             core.budget(&provider).hurry(slot.id());
         }
-        match tokio::time::timeout(patience, follow.wait()).await {
+        let left = patience.saturating_sub(core.now().since(arrived));
+        match tokio::time::timeout(left, follow.wait()).await {
             Ok(landed) => landed,
             Err(_) => Err(told(
                 core,
@@ -311,7 +316,7 @@ enum Look {
     /// Here it is.
     Token(Arc<AccessToken>),
     /// Here is one, but a longer-lived one was asked for and may be had.
-    Better(Arc<AccessToken>, Want),
+    Better(Want),
     /// There is none.
     None(Want),
 }
@@ -335,7 +340,7 @@ fn look(core: &Arc<Core>, slot: &Pin, min_validity: Duration, now: UnixTime) -> 
         expires: token.expires(),
     };
     if life.validity(min_validity, now) == Validity::Renew {
-        return Look::Better(token, want);
+        return Look::Better(want);
     }
     if slot.freshness(now) == Freshness::Expiring {
         nudge(core, slot, want, now);

@@ -72,16 +72,20 @@ impl Broker {
     ///
     /// # Cancel safety
     ///
-    /// Safe: it is put in force in one step at the end.
+    /// Safe: it goes on without its caller.
     pub async fn swap_provider(
         &self,
         name: &str,
         component: Arc<[u8]>,
         by: &str,
     ) -> Result<Swapped, SwapError> {
-        let result = self.try_swap_provider(name, component).await;
-        self.swapped(name, &result, by);
-        result
+        let (broker, name, by) = (self.clone(), name.to_owned(), by.to_owned());
+        self.finish(async move {
+            let result = broker.try_swap_provider(&name, component).await;
+            broker.swapped(&name, &result, &by);
+            result
+        })
+        .await
     }
 
     async fn try_swap_provider(
@@ -113,11 +117,15 @@ impl Broker {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: it goes on without its caller.
     pub async fn rollback_provider(&self, name: &str, by: &str) -> Result<Swapped, SwapError> {
-        let result = self.try_rollback_provider(name).await;
-        self.swapped(name, &result, by);
-        result
+        let (broker, name, by) = (self.clone(), name.to_owned(), by.to_owned());
+        self.finish(async move {
+            let result = broker.try_rollback_provider(&name).await;
+            broker.swapped(&name, &result, &by);
+            result
+        })
+        .await
     }
 
     async fn try_rollback_provider(&self, name: &str) -> Result<Swapped, SwapError> {
@@ -145,8 +153,14 @@ impl Broker {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: it goes on without its caller.
     pub async fn swap_policy(&self, component: Arc<[u8]>, by: &str) -> Result<Swapped, SwapError> {
+        let (broker, by) = (self.clone(), by.to_owned());
+        self.finish(async move { broker.try_swap_policy(component, &by).await })
+            .await
+    }
+
+    async fn try_swap_policy(&self, component: Arc<[u8]>, by: &str) -> Result<Swapped, SwapError> {
         let core = &self.0;
         let mut previous = core.changing.lock().await;
         let result = match core.catalog.load(component).await {
@@ -177,8 +191,14 @@ impl Broker {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: it goes on without its caller.
     pub async fn rollback_policy(&self, by: &str) -> Result<Swapped, SwapError> {
+        let (broker, by) = (self.clone(), by.to_owned());
+        self.finish(async move { broker.try_rollback_policy(&by).await })
+            .await
+    }
+
+    async fn try_rollback_policy(&self, by: &str) -> Result<Swapped, SwapError> {
         let core = &self.0;
         let mut previous = core.changing.lock().await;
         let result = match previous.policy.take() {
@@ -194,6 +214,15 @@ impl Broker {
         };
         self.swapped("policy", &result, by);
         result
+    }
+
+    /// Runs an order to its end, whether or not whoever gave it still listens: half of a swap would be none's intent.
+    async fn finish(
+        &self,
+        order: impl Future<Output = Result<Swapped, SwapError>> + Send + 'static,
+    ) -> Result<Swapped, SwapError> {
+        let done = self.0.spawn(order).await;
+        done.unwrap_or_else(|_| Err(SwapError::new("host", "the process is ending")))
     }
 
     fn swapped(&self, what: &str, result: &Result<Swapped, SwapError>, by: &str) {
@@ -264,6 +293,7 @@ async fn place(
     next.providers
         .insert(old.settings.name.clone(), Arc::new(provider));
     core.put(next);
+    core.forgive(old);
     keep(core, &place_of(old.settings.name.as_str()), kept).await;
     Ok(swapped)
 }

@@ -7,6 +7,7 @@ use super::assemble::{Parts, Standing};
 use super::status::{BrokerSettings, StartError};
 use super::{Broker, SetupMistake};
 use crate::cache::{Cache, CacheLimits, CoarseClock};
+use crate::core::lock;
 use crate::core::{Core, Given, Seeds};
 use crate::model::contract::Cause;
 use crate::model::event::{Event, Observer};
@@ -192,8 +193,8 @@ impl Builder {
             },
         });
         core.watch();
-        core.tracker.spawn(renew(core.clone()));
-        core.tracker.spawn(tidy(core.clone()));
+        core.spawn(renew(core.clone()));
+        core.spawn(tidy(core.clone()));
         let broker = Broker(core);
         broker.obtain_required();
         Ok(broker)
@@ -234,19 +235,25 @@ impl Broker {
                 .providers
                 .get(name)
                 .is_some_and(|p| p.fingerprint == provider.fingerprint);
-            if !same {
+            let placed = old.providers.get(name).map(|p| p.plugin.digest());
+            if !same || placed != Some(provider.plugin.digest()) {
+                // What was rolled back to would be what the configuration took out of force.
                 previous.providers.remove(name);
+                lock(&core.obtained).remove(name);
             }
+        }
+        if old.policy.digest() != next.policy.digest() {
+            previous.policy = None;
         }
         core.put(next.clone());
         core.forget_decisions();
         for (name, provider) in &old.providers {
             match next.providers.get(name) {
                 Some(now) if now.fingerprint == provider.fingerprint => {}
-                Some(_) => core.slots_of(name).iter().for_each(|slot| {
-                    slot.withdraw();
-                    slot.clear_failure();
-                }),
+                Some(now) => {
+                    core.slots_of(name).iter().for_each(|slot| slot.withdraw());
+                    core.forgive(now);
+                }
                 None => core.slots_of(name).iter().for_each(|slot| {
                     core.cache.remove(slot.key());
                 }),
@@ -287,12 +294,18 @@ impl Broker {
         }
     }
 
+    /// Starts no renewal ahead of time any more; callers are answered as before. For the beginning of a drain.
+    pub fn stop_renewing(&self) {
+        self.0.quiet.cancel();
+    }
+
     /// Stops refreshing, waits for flights in progress at most this long, and ends every task.
     ///
     /// # Cancel safety
     ///
     /// Safe: the rest of the wait is given up.
     pub async fn shutdown(&self, drain: Duration) {
+        self.stop_renewing();
         self.0.stop.cancel();
         self.0.tracker.close();
         // What does not land in time is dropped with the runtime; its waiters are told.
@@ -306,7 +319,7 @@ async fn renew(core: Arc<Core>) {
         .scheduler
         .run(core.clone(), core.clock.clone(), core.epoch.clone());
     tokio::select! {
-        () = core.stop.cancelled() => {}
+        () = core.quiet.cancelled() => {}
         () = run => {}
     }
 }

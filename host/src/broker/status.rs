@@ -191,8 +191,8 @@ pub struct Explanation {
     pub failures: u32,
     /// The last failure, while it is remembered.
     pub last_error: Option<String>,
-    /// The credential's state.
-    pub credential: CredentialStatus,
+    /// The credential's state; none while the store cannot be reached.
+    pub credential: Option<CredentialStatus>,
     /// The latest facts, oldest first.
     pub timeline: Vec<crate::observe::Fact>,
 }

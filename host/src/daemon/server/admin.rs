@@ -246,7 +246,7 @@ async fn read_credential(
     let key = credential_key(named, &request)?;
     let status = front.broker.credential(&key).await;
     let status =
-        status.ok_or_else(|| Problem::new(Slug::NotFound, "there is no such credential"))?;
+        status?.ok_or_else(|| Problem::new(Slug::NotFound, "there is no such credential"))?;
     Ok(uncached(Json(status).into_response()))
 }
 

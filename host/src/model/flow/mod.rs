@@ -41,7 +41,7 @@ pub const STEPS_MAX: usize = 8;
 /// How often a commit that the store did not answer is tried again before the flow gives up on it.
 const RECORD_TRIES: u32 = 5;
 /// The most fingerprints of spent grants kept per credential: replays come from recent backups, not from last year's.
-const SPENT_MAX: usize = 64;
+pub const SPENT_MAX: usize = 64;
 /// Added to a flow's deadline before its intent counts as over: the slack between two readings of the clock.
 const INTENT_SLACK: Duration = Duration::from_secs(5);
 

@@ -221,7 +221,10 @@ fn revoke_during_a_refresh_wins_and_the_orphan_is_handed_over() {
     });
     assert!(matches!(
         landed,
-        Some(Landing::Superseded { orphan: Some(_) })
+        Some(Landing::Superseded {
+            orphan: Some(_),
+            revoked: true
+        })
     ));
     assert_eq!(world.stored.credential.state.label(), "revoked");
 }
@@ -281,6 +284,49 @@ fn an_input_that_answers_nothing_ends_the_flow() {
     assert!(matches!(effect, Effect::Land(Landing::Failed(f)) if f.kind == ErrorKind::Internal));
 }
 
+#[test]
+fn a_rotation_that_the_store_does_not_take_is_kept_and_its_token_served() {
+    let mut world = World::new(single_use());
+    // The mark is answered; what comes back is not recorded, however often it is tried.
+    world.fail_after_marks = true;
+    let landed = world.run(Fate {
+        store_fails: 99,
+        ..Fate::default()
+    });
+    assert!(matches!(landed, Some(Landing::Renewed(_))));
+    assert_eq!(world.safe_grant(), Some(world.issuers_grant()));
+    world.fail_after_marks = false;
+    assert!(matches!(
+        world.run(Fate::default()),
+        Some(Landing::Renewed(_))
+    ));
+    assert_eq!(world.replays, 0);
+}
+
+#[test]
+fn a_commit_of_somebody_who_replaced_nothing_costs_no_rotation() {
+    let mut world = World::new(single_use());
+    world.touched_meanwhile = true;
+    let landed = world.run(Fate::default());
+    assert!(matches!(landed, Some(Landing::Renewed(_))));
+    assert_eq!(world.stored_grant(), Some(world.issuers_grant()));
+}
+
+#[test]
+fn a_grant_is_not_presented_while_its_mark_cannot_be_recorded() {
+    let mut world = World::new(single_use());
+    let landed = world.run(Fate {
+        store_fails: 99,
+        ..Fate::default()
+    });
+    assert!(matches!(landed, Some(Landing::Failed(f)) if f.label == "store"));
+    assert_eq!(world.presented, 0);
+    assert!(matches!(
+        world.run(Fate::default()),
+        Some(Landing::Renewed(_))
+    ));
+}
+
 proptest! {
     /// Whatever is lost, refused, garbled, crashes or restarts: a single-use grant reaches the issuer at most once unless
     /// the issuer said that nothing happened; a rotation that reached the process is never lost; what is published was
@@ -294,16 +340,15 @@ proptest! {
         let after_lost_answer = (rotation == Rotation::Unknown).then_some(AfterLostAnswer::Stop);
         let mut world = World::new(world::Setup { rotation, after_lost_answer, ..single_use() });
         for fate in fates {
+            let revoked = fate.revoked_meanwhile;
             let landed = world.run(fate);
             prop_assert_eq!(world.replays, 0);
             if let Some(Landing::Renewed(_)) = landed {
-                prop_assert_eq!(world.stored_grant(), Some(world.issuers_grant()));
+                prop_assert_eq!(world.safe_grant(), Some(world.issuers_grant()));
             }
-            if let (Some(received), None) = (world.received.take(), landed.as_ref().filter(|l| matches!(l, Landing::Superseded { .. }))) {
-                // Received and the process lived on: it is the one on record.
-                if landed.is_some() && !world.store_gave_up {
-                    prop_assert_eq!(world.stored_grant(), Some(received));
-                }
+            // Received, the process lives on, and nobody revoked it: it is on record, or kept until it is.
+            if let (Some(received), Some(_), false) = (world.received.take(), &landed, revoked) {
+                prop_assert_eq!(world.safe_grant(), Some(received));
             }
             world.now = world.now.plus(Duration::from_secs(40));
         }

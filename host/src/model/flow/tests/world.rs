@@ -119,7 +119,12 @@ pub(super) struct World {
     pub(super) replays: u32,
     /// The grant in the last answer that reached the process.
     pub(super) received: Option<String>,
-    pub(super) store_gave_up: bool,
+    /// Marks are answered even while other commits are not.
+    pub(super) fail_after_marks: bool,
+    /// Somebody commits the same credential while the request is out.
+    pub(super) touched_meanwhile: bool,
+    /// What the store did not take: kept in memory, which a crash empties.
+    pub(super) stranded: Option<Record>,
     pub(super) log: Vec<&'static str>,
 }
 
@@ -147,7 +152,9 @@ impl World {
             presented: 0,
             replays: 0,
             received: None,
-            store_gave_up: false,
+            fail_after_marks: false,
+            touched_meanwhile: false,
+            stranded: None,
             log: Vec::new(),
         }
     }
@@ -213,18 +220,24 @@ impl World {
     /// One flow from lease to landing; `None` when the process died on the way.
     pub(super) fn run(&mut self, fate: Fate) -> Option<Landing> {
         self.log.clear();
-        self.store_gave_up = false;
+        self.save();
         let mut failing = fate.store_fails;
         let (mut flow, mut effect) = Flow::new(self.plan(), self.now);
         for step in 0..64 {
             if fate.crash_at == Some(step) {
+                self.stranded = None;
                 return None;
             }
             let input = match effect {
                 Effect::Land(landing) => return Some(landing),
-                Effect::Lease => {
+                Effect::Lease | Effect::Reload => {
                     self.log.push("lease");
                     Input::Leased(Ok(self.stored.clone()))
+                }
+                Effect::Strand(record) => {
+                    self.log.push("strand");
+                    self.stranded = Some(record);
+                    Input::Stranded(true)
                 }
                 Effect::Consult => {
                     self.log.push("consult");
@@ -233,6 +246,9 @@ impl World {
                 Effect::Send(request) => {
                     self.log.push("send");
                     assert!(request.carries_grant);
+                    if self.touched_meanwhile {
+                        self.stored.version = Version(self.stored.version.0 + 1);
+                    }
                     if fate.revoked_meanwhile {
                         self.stored.version = Version(self.stored.version.0 + 1);
                         self.stored.credential = Credential {
@@ -245,7 +261,13 @@ impl World {
                 }
                 Effect::Mark(record) => {
                     self.log.push("mark");
-                    Input::Recorded(self.commit(record, &mut failing))
+                    let mut none = 0;
+                    let failing = if self.fail_after_marks {
+                        &mut none
+                    } else {
+                        &mut failing
+                    };
+                    Input::Recorded(self.commit(record, failing))
                 }
                 Effect::Persist(record) => {
                     self.log.push("persist");
@@ -257,16 +279,35 @@ impl World {
         panic!("the flow did not end: {:?}", self.log);
     }
 
+    /// The store is back, before anything else is presented.
+    fn save(&mut self) {
+        if let Some(record) = self.stranded.take()
+            && record.still_fits(&self.stored)
+        {
+            self.stored.version = Version(self.stored.version.0 + 1);
+            self.stored.credential = record.credential;
+        }
+    }
+
+    /// The grant on record, or about to be.
+    pub(super) fn safe_grant(&self) -> Option<String> {
+        let stranded = self
+            .stranded
+            .as_ref()
+            .and_then(|it| it.credential.refresh_token.as_ref());
+        stranded
+            .map(|grant| grant.expose().clone())
+            .or_else(|| self.stored_grant())
+    }
+
     fn commit(&mut self, record: Record, failing: &mut u32) -> Result<Version, CommitFault> {
         if *failing > 0 {
             *failing -= 1;
-            self.store_gave_up = true;
             return Err(CommitFault::Unreachable("no answer".into()));
         }
         if record.expected != self.stored.version {
             return Err(CommitFault::Conflict);
         }
-        self.store_gave_up = false;
         self.stored.version = Version(self.stored.version.0 + 1);
         self.stored.credential = record.credential;
         Ok(self.stored.version)
