@@ -79,20 +79,19 @@ impl Process {
     /// When the child ends before it wrote one, or takes longer than [`PATIENCE`]; the error holds its output.
     pub async fn line(&mut self, start: &str) -> anyhow::Result<String> {
         let mut lines = self.output.subscribe();
-        let found = lines.wait_for(|text| rest_of_line(text, start).is_some());
-        let waited = tokio::select! {
-            found = tokio::time::timeout(PATIENCE, found) => found.is_ok(),
-            _ = self.child.wait() => false,
+        let written = async {
+            tokio::select! {
+                biased;
+                _ = lines.wait_for(|text| rest_of_line(text, start).is_some()) => {}
+                _ = self.child.wait() => while self.readers.join_next().await.is_some() {},
+            }
         };
+        let in_time = tokio::time::timeout(PATIENCE, written).await.is_ok();
         let output = self.output();
-        // A child may write its line and end: what it wrote decides.
         match rest_of_line(&output, start) {
             Some(rest) => Ok(rest.to_owned()),
-            None if waited => bail!("{} closed its output:\n{output}", self.name),
-            None => bail!(
-                "{} ended or hung before it wrote `{start}`:\n{output}",
-                self.name
-            ),
+            None if in_time => bail!("{} ended before it wrote `{start}`:\n{output}", self.name),
+            None => bail!("{} runs and never wrote `{start}`:\n{output}", self.name),
         }
     }
 
@@ -135,14 +134,16 @@ impl Process {
     ///
     /// When it takes longer than [`PATIENCE`]; the error holds its output.
     pub async fn end(mut self) -> anyhow::Result<(ExitStatus, String)> {
-        let Ok(status) = tokio::time::timeout(PATIENCE, self.child.wait()).await else {
+        let ended = async {
+            let status = self.child.wait().await;
+            while self.readers.join_next().await.is_some() {}
+            status
+        };
+        let Ok(status) = tokio::time::timeout(PATIENCE, ended).await else {
             bail!("{} does not end:\n{}", self.name, self.output());
         };
-        while self.readers.join_next().await.is_some() {}
-        Ok((
-            status.with_context(|| format!("waiting for {}", self.name))?,
-            self.output(),
-        ))
+        let status = status.with_context(|| format!("waiting for {}", self.name))?;
+        Ok((status, self.output()))
     }
 }
 
