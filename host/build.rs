@@ -1,7 +1,7 @@
 //! Builds the plugins that ship inside the binary: cargo for `wasm32-unknown-unknown`, then `wit-component`.
 //!
-//! The nested cargo has a target directory of its own under `OUT_DIR` (the outer one is locked) and an environment
-//! cleaned of the outer build's flags and wrappers. What it writes is `builtin.rs`, included by `src/wasm/builtin.rs`.
+//! The nested cargo has a target directory of its own (the outer one is locked) and an environment cleaned of the
+//! outer build's flags and wrappers. What it writes is `builtin.rs`, included by `src/wasm/builtin.rs`.
 
 use std::env;
 use std::ffi::OsString;
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     }
 
     ensure_target()?;
-    let modules = build(workspace, &out.join("plugins"))?;
+    let modules = build(workspace, &plugin_target_dir(&out))?;
     let mut table = String::from("static BUILTINS: &[(&str, &[u8])] = &[\n");
     for (name, package) in PLUGINS {
         let module = modules
@@ -122,6 +122,18 @@ fn ensure_target() -> Result<()> {
          Without rustup, install that target's standard library from where your compiler came, or build without the \
          feature `builtin-plugins`."
     )
+}
+
+/// One directory for all profiles and features of the outer build, since the plugins are the same in each: beside
+/// `debug` and `release`, where `OUT_DIR` lies as deep as it always has; inside it otherwise.
+fn plugin_target_dir(out: &Path) -> PathBuf {
+    // <target>/<profile>/build/<package>-<hash>/out
+    let mut above = out.ancestors().skip(2);
+    let shared = match (above.next(), above.nth(1)) {
+        (Some(build), Some(target)) if build.ends_with("build") => target,
+        _ => out,
+    };
+    shared.join("keyfob-plugins")
 }
 
 /// Builds every plugin's core module and returns the directory they are in.

@@ -1,1 +1,1 @@
-
+//! Holds nothing: the suites are the benches beside it, one question a file.

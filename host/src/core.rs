@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,12 +17,12 @@ use crate::model::key::{CredentialKey, ProviderName};
 use crate::model::secret::Secret;
 use crate::model::time::{Clock, UnixTime};
 use crate::model::token::{AccessToken, SlotId};
-use crate::observe::{Metrics, Timeline};
+use crate::observe::{Metrics, ProviderReading, Timeline};
 use crate::refresh;
 use crate::schedule::{Budget, Budgets, Refresher, Scheduler};
 use crate::secrets::SecretReader;
-use crate::snapshot::{Provider, Snapshot};
-use crate::store::Store;
+use crate::snapshot::{Placed, Provider, Snapshot};
+use crate::store::{Census, Store};
 use crate::wasm::Catalog;
 
 /// How one flight ended, for everyone who waited.
@@ -52,6 +52,8 @@ pub(crate) struct Core {
     /// What each provider can take; outlives swaps.
     pub(crate) budgets: Budgets,
     pub(crate) scheduler: Scheduler,
+    /// Credentials by state as of the last scrape. Held for one copy.
+    pub(crate) census: Mutex<Census>,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) seeds: Seeds,
@@ -62,7 +64,7 @@ pub(crate) struct Core {
 #[derive(Default)]
 pub(crate) struct Previous {
     pub(crate) providers: HashMap<ProviderName, Arc<Provider>>,
-    pub(crate) policy: Option<Arc<dyn PolicyPlugin>>,
+    pub(crate) policy: Option<Placed<dyn PolicyPlugin>>,
 }
 
 /// Randomness drawn once per process.
@@ -111,11 +113,19 @@ impl Core {
             gates: Gates::default(),
             budgets: Budgets::new(scheduler.freed()),
             scheduler,
+            census: Mutex::default(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             correlations: AtomicU64::new(given.seeds.node),
             seeds: given.seeds,
         })
+    }
+
+    /// Lets a scrape see how things stand.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let core = Arc::downgrade(self);
+        self.metrics
+            .watch(move || core.upgrade().map_or_else(Vec::new, |core| readings(&core)));
     }
 
     pub(crate) fn now(&self) -> UnixTime {
@@ -175,6 +185,39 @@ impl Core {
         slots.retain(|slot| slot.key().credential.provider == *provider);
         slots
     }
+}
+
+/// What a scrape is told of each provider.
+fn readings(core: &Core) -> Vec<ProviderReading> {
+    let now = core.now();
+    let census = core
+        .census
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let mut readings: HashMap<ProviderName, ProviderReading> = HashMap::new();
+    for (name, provider) in &core.snapshot().providers {
+        let reading = readings.entry(name.clone()).or_default();
+        reading.provider = name.as_str().to_owned();
+        reading.flights = core.budget(provider).load().0 as u64;
+        reading.credentials = census
+            .iter()
+            .filter(|((of, _), _)| of == name)
+            .map(|((_, state), count)| (*state, *count))
+            .collect();
+    }
+    for slot in core.cache.slots() {
+        let Some(reading) = readings.get_mut(&slot.key().credential.provider) else {
+            continue;
+        };
+        let Ok(token) = slot.servable(now) else {
+            continue;
+        };
+        let left = token.expires().since(now);
+        reading.tokens += 1;
+        reading.next_expiry = Some(reading.next_expiry.map_or(left, |next| next.min(left)));
+    }
+    readings.into_values().collect()
 }
 
 impl Refresher for Core {

@@ -27,9 +27,6 @@ pub use jwt::{JWT_CLAIMS_MAX_BYTES, JWT_HEADER_MAX_BYTES, JWT_LIFETIME_MAX, JwtF
 /// to be valid base64.
 const BASE64_PREFIX: &str = "base64:";
 
-/// The smallest RSA modulus: 2048 bits (RFC 7518, section 3.3).
-const RSA_MODULUS_MIN_BYTES: usize = 256;
-
 /// The shortest HS256 key that may make a JWT: as long as the hash (RFC 7518, section 3.2).
 const HS256_JWT_KEY_MIN_BYTES: usize = 32;
 
@@ -56,7 +53,10 @@ enum Material {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
-    Hmac { key: hmac::Key, key_bytes: usize },
+    Hmac {
+        key: Box<hmac::Key>,
+        key_bytes: usize,
+    },
 }
 
 /// Why a value is no key: what was found and what is expected, never a byte of it.
@@ -222,7 +222,7 @@ fn hmac_key(value: &str) -> Result<Material, KeyError> {
             alg: SigningAlg::Hs256,
         });
     }
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+    let key = Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
     Ok(Material::Hmac {
         key,
         key_bytes: bytes.len(),
@@ -243,16 +243,11 @@ fn pem_key(alg: SigningAlg, value: &str) -> Result<Material, KeyError> {
     })?;
     let material = read_der(alg, &der);
     der.zeroize();
-    match material {
-        Some(Material::Rsa(key)) if key.public_modulus_len() < RSA_MODULUS_MIN_BYTES => {
-            Err(KeyError::TooShort { alg })
-        }
-        Some(material) => Ok(material),
-        None => Err(KeyError::WrongKind {
-            alg,
-            found: kind(pem),
-        }),
-    }
+    // The library itself refuses RSA keys below 2048 bits (RFC 7518, section 3.3).
+    material.ok_or_else(|| KeyError::WrongKind {
+        alg,
+        found: kind(pem),
+    })
 }
 
 fn read_der(alg: SigningAlg, der: &PrivateKeyDer<'_>) -> Option<Material> {

@@ -9,7 +9,7 @@ use crate::core::{Core, Landed};
 use crate::flight::{Follow, Joined, Lead};
 use crate::model::backoff;
 use crate::model::contract::{Cause, PluginFault, Rotation};
-use crate::model::credential::Version;
+use crate::model::credential::{CommitFault, Credential, Version};
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::{Event, RefreshOutcome};
 use crate::model::flow::{
@@ -346,19 +346,22 @@ pub(crate) async fn send(
     delivery
 }
 
-async fn commit(
-    core: &Core,
-    key: &TokenKey,
-    record: Record,
-) -> Result<Version, crate::store::CommitFault> {
+async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, CommitFault> {
     if record.tries > 0 {
         tokio::time::sleep(RECORD_PAUSE * record.tries).await;
     }
     let state = record.credential.state;
-    let version = core
+    let ours = (record.tries > 0).then(|| record.credential.clone());
+    let committed = core
         .store
         .commit(&key.credential, record.expected, record.credential)
-        .await?;
+        .await;
+    let version = match (committed, ours) {
+        (Err(CommitFault::Conflict), Some(ours)) => {
+            landed_before(core, key, record.expected, &ours).await?
+        }
+        (committed, _) => committed?,
+    };
     match record.change {
         Change::Rotated => {
             core.emit(&Event::GrantRotated {
@@ -375,6 +378,21 @@ async fn commit(
         Change::Intent | Change::Kept => {}
     }
     Ok(version)
+}
+
+/// A commit that was not answered may have happened all the same: then the row is ours, and no conflict.
+async fn landed_before(
+    core: &Core,
+    key: &TokenKey,
+    expected: Version,
+    ours: &Credential,
+) -> Result<Version, CommitFault> {
+    let stored = core.store.load(&key.credential).await?;
+    if stored.version == Version(expected.0 + 1) && stored.credential == *ours {
+        Ok(stored.version)
+    } else {
+        Err(CommitFault::Conflict)
+    }
 }
 
 fn plugin_failed(core: &Core, provider: &Provider, fault: &PluginFault) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::contract::Rotation;
-use crate::model::credential::AfterLostAnswer;
+pub use crate::model::credential::AfterLostAnswer;
 use crate::model::key::{ProviderName, ScopeSet, Tenant};
 use crate::model::secret::Secret;
 
@@ -73,7 +73,8 @@ pub struct SecretSettings {
     pub alg: Option<String>,
     /// For signing keys: the `kid` header.
     pub key_id: Option<String>,
-    /// For signing keys: audiences that a JWT may name; none means the provider's `allow` and their origins.
+    /// For signing keys: audiences that a JWT may name; none means the provider's `allow`, their origins,
+    /// and the paths between.
     pub audiences: Option<Vec<String>>,
 }
 
@@ -159,6 +160,48 @@ pub struct AddressBlock {
     pub prefix: u8,
 }
 
+// === impl ProviderSettings ===
+
+impl ProviderSettings {
+    /// A provider that may reach nothing and knows no secret yet: set what it needs.
+    pub fn new(name: ProviderName, plugin: PluginSource) -> Self {
+        Self {
+            name,
+            plugin,
+            allow: Vec::new(),
+            insecure_http: false,
+            allow_addresses: Vec::new(),
+            required: false,
+            settings: serde_json::Value::Object(serde_json::Map::new()),
+            secrets: Vec::new(),
+            refresh: RefreshSettings::default(),
+            readable: Vec::new(),
+            expose: Vec::new(),
+            scopes: ScopeSet::default(),
+            tls: None,
+            proxy: None,
+            wasi: Wasi::None,
+        }
+    }
+}
+
+// === impl SecretSettings ===
+
+impl SecretSettings {
+    /// A secret that may go where the provider may, in authentication and body.
+    pub fn new(name: &str, source: SecretSource) -> Self {
+        Self {
+            name: name.to_owned(),
+            source,
+            to: None,
+            places: None,
+            alg: None,
+            key_id: None,
+            audiences: None,
+        }
+    }
+}
+
 // === impl RefreshSettings ===
 
 impl Default for RefreshSettings {
@@ -177,18 +220,6 @@ impl Default for RefreshSettings {
 }
 
 // === impl PluginSource ===
-
-impl PluginSource {
-    /// Whether both name the same place.
-    pub fn same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Builtin(a), Self::Builtin(b)) => a == b,
-            (Self::File(a), Self::File(b)) => a == b,
-            (Self::Bytes(a), Self::Bytes(b)) => a == b,
-            _ => false,
-        }
-    }
-}
 
 impl fmt::Debug for PluginSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::model::contract::{Needs, PolicyPlugin, ProviderPlugin, Rotation};
@@ -22,7 +23,7 @@ pub struct Snapshot {
     /// Providers by name.
     pub providers: HashMap<ProviderName, Arc<Provider>>,
     /// Decides who may have what.
-    pub policy: Arc<dyn PolicyPlugin>,
+    pub policy: Placed<dyn PolicyPlugin>,
     /// Each caller's rules as JSON, for the policy.
     pub callers: HashMap<String, Arc<str>>,
 }
@@ -34,9 +35,7 @@ pub struct Provider {
     /// The plugin's settings as JSON text.
     pub plugin_settings: Arc<str>,
     /// The plugin.
-    pub plugin: Arc<dyn ProviderPlugin>,
-    /// When this plugin came into force here.
-    pub revision: u64,
+    pub plugin: Placed<dyn ProviderPlugin>,
     /// What it said it needs.
     pub needs: Needs,
     /// What may go where.
@@ -45,6 +44,18 @@ pub struct Provider {
     pub upstream: Arc<dyn Upstream>,
     /// Of everything that reaches the wire but the plugin.
     pub fingerprint: Fingerprint,
+}
+
+/// A plugin in its place.
+pub struct Placed<P: ?Sized> {
+    /// The plugin.
+    pub plugin: Arc<P>,
+    /// Its component, to be kept or put back.
+    pub component: Arc<[u8]>,
+    /// What the configuration named, with the digest of a file: another name means that the operator decided anew.
+    pub configured: Arc<str>,
+    /// When it came into force here.
+    pub revision: u64,
 }
 
 /// One thing wrong with what an operator wrote, or with what a plugin asks for.
@@ -118,16 +129,14 @@ impl Provider {
     #[must_use]
     pub fn with_plugin(
         &self,
-        plugin: Arc<dyn ProviderPlugin>,
+        plugin: Placed<dyn ProviderPlugin>,
         needs: Needs,
         rules: Rules,
-        revision: u64,
     ) -> Self {
         Self {
             settings: self.settings.clone(),
             plugin_settings: self.plugin_settings.clone(),
             plugin,
-            revision,
             needs,
             rules: Arc::new(rules),
             upstream: self.upstream.clone(),
@@ -141,7 +150,7 @@ impl fmt::Debug for Provider {
         f.debug_struct("Provider")
             .field("name", &self.settings.name)
             .field("plugin", &self.plugin.description().name)
-            .field("revision", &self.revision)
+            .field("revision", &self.plugin.revision)
             .finish_non_exhaustive()
     }
 }
@@ -226,6 +235,27 @@ pub async fn fingerprint_of(
         return Err(mistakes);
     }
     Ok(Fingerprint(fingerprint(key, &Secret::new(text))))
+}
+
+// === impl Placed ===
+
+impl<P: ?Sized> Clone for Placed<P> {
+    fn clone(&self) -> Self {
+        Self {
+            plugin: self.plugin.clone(),
+            component: self.component.clone(),
+            configured: self.configured.clone(),
+            revision: self.revision,
+        }
+    }
+}
+
+impl<P: ?Sized> Deref for Placed<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.plugin
+    }
 }
 
 // === impl SetupMistake ===

@@ -1,4 +1,4 @@
-//! The integration tests: behaviours as modules, one binary.
+//! The one integration binary: behaviours as modules.
 
 #![expect(
     clippy::disallowed_methods,
@@ -6,12 +6,19 @@
 )]
 
 mod credentials;
+mod daemon;
+mod docs;
 mod eviction;
 mod faults;
 mod hostile;
+mod issuer;
 mod lifetimes;
+mod observe;
+mod oidc_provider;
 mod policy;
 mod rejects;
 mod sandbox;
 mod stampede;
 mod swaps;
+mod tidy;
+mod upstream;

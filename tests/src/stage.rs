@@ -446,7 +446,7 @@ impl Stage {
         for (place, text) in [
             ("an explanation", explained.into_bytes()),
             ("a status", looks.into_bytes()),
-            ("the metrics", self.broker.metrics().into_bytes()),
+            ("the metrics", self.broker.metrics().await.into_bytes()),
             ("an event", self.recorder.dump().into_bytes()),
             ("an answer's Debug", said.into_bytes()),
             (

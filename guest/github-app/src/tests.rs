@@ -89,6 +89,7 @@ fn a_subject_that_is_no_number_reaches_no_url() {
         "octocat",
         "7%2e",
         "-1",
+        "+1",
         "123456789012345678901",
     ] {
         let flow = harness()

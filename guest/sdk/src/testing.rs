@@ -144,3 +144,6 @@ impl<P: Provider> Harness<P> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

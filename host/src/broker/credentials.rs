@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::status::{CredentialStatus, ImportError, ImportOutcome, RevokeOutcome};
-use crate::cache::Slot;
 use crate::model::contract::Holds;
 use crate::model::credential::{Credential, CredentialState, Stored, Version, fingerprint};
 use crate::model::error::{Error, ErrorKind, Retry};
@@ -12,6 +11,7 @@ use crate::model::event::Event;
 use crate::model::key::CredentialKey;
 use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
+use crate::model::token::AccessToken;
 use crate::revoke;
 use crate::store::CommitFault;
 
@@ -43,6 +43,7 @@ impl Broker {
         let mark = fingerprint(&core.seeds.fingerprints, &refresh_token);
         let outcome = ImportOutcome {
             durable: core.store.durable(),
+            unchanged: false,
         };
         for _ in 0..CONFLICTS_MAX {
             let Stored {
@@ -54,7 +55,10 @@ impl Broker {
                 .as_ref()
                 .is_some_and(|held| held.same_as(&refresh_token));
             if same && credential.state == CredentialState::Live {
-                return Ok(outcome);
+                return Ok(ImportOutcome {
+                    unchanged: true,
+                    ..outcome
+                });
             }
             if !same && credential.spent.contains(&mark) {
                 return Err(ImportError::AlreadySpent);
@@ -67,10 +71,7 @@ impl Broker {
             };
             match self.commit(&key, version, next, by).await {
                 Ok(true) => {
-                    self.slots_of(&key).iter().for_each(|slot| {
-                        slot.withdraw();
-                        slot.clear_failure();
-                    });
+                    self.withdraw(&key);
                     return Ok(outcome);
                 }
                 Ok(false) => {}
@@ -122,9 +123,7 @@ impl Broker {
                 ..Credential::default()
             };
             if self.commit(key, version, next, by).await? {
-                let slots = self.slots_of(key);
-                let tokens: Vec<_> = slots.iter().filter_map(|slot| slot.current()).collect();
-                slots.iter().for_each(|slot| slot.withdraw());
+                let tokens = self.withdraw(key);
                 let Some(provider) = core.provider(&key.provider) else {
                     return Ok(RevokeOutcome { upstream: false });
                 };
@@ -175,8 +174,18 @@ impl Broker {
         }
     }
 
-    fn slots_of(&self, key: &CredentialKey) -> Vec<Arc<Slot>> {
-        self.0.cache.slots_of(key)
+    /// Takes every token of a credential out of callers' hands, and lets nobody join the flights that were obtaining one
+    /// with the grant that no longer counts. Returns the tokens.
+    fn withdraw(&self, key: &CredentialKey) -> Vec<Arc<AccessToken>> {
+        let core = &self.0;
+        let slots = core.cache.slots_of(key);
+        let tokens = slots.iter().filter_map(|slot| slot.current()).collect();
+        for slot in slots {
+            core.flights.disown(&slot.id());
+            slot.withdraw();
+            slot.clear_failure();
+        }
+        tokens
     }
 
     fn unreachable(&self, detail: &str) -> Error {

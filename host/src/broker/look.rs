@@ -1,5 +1,7 @@
 //! What operators see: providers, readiness, the timeline of a key, metrics.
 
+use std::sync::PoisonError;
+
 use super::Broker;
 use super::setup::required_key;
 use super::status::{CredentialStatus, Explanation, ProviderStatus, Readiness};
@@ -41,7 +43,7 @@ impl Broker {
             plugin: description.name.clone(),
             version: description.version.clone(),
             digest: provider.plugin.digest().to_owned(),
-            revision: provider.revision,
+            revision: provider.plugin.revision,
             tokens: slots
                 .iter()
                 .filter(|slot| slot.current().is_some_and(|token| token.expires() > now))
@@ -66,7 +68,8 @@ impl Broker {
                 .is_some_and(|slot| slot.current().is_some())
     }
 
-    /// Whether traffic is welcome: every required token was obtained once, and the process is not draining.
+    /// Whether traffic is welcome: every required token was obtained once, and the process is not draining. Asking is the
+    /// demand for what is missing: before readiness there are no callers whose requests would try again.
     pub fn ready(&self) -> Readiness {
         let snapshot = self.0.snapshot();
         let mut waiting_for: Vec<_> = snapshot
@@ -77,6 +80,9 @@ impl Broker {
             .collect();
         waiting_for.sort_unstable();
         let draining = self.0.stop.is_cancelled();
+        if !waiting_for.is_empty() && !draining {
+            self.obtain_required();
+        }
         Readiness {
             ready: waiting_for.is_empty() && !draining,
             degraded: false,
@@ -129,7 +135,15 @@ impl Broker {
     }
 
     /// Prometheus text.
-    pub fn metrics(&self) -> String {
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: reads only.
+    pub async fn metrics(&self) -> String {
+        // A store out of reach leaves the last count standing: the rest of the page is worth more than an error.
+        if let Ok(census) = self.0.store.census().await {
+            *self.0.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
+        }
         self.0.metrics.render()
     }
 }

@@ -3,6 +3,7 @@
 //! Here: what a caller asks (`token`, `reject`, `handle`). Beside it: how a broker is set up (`setup`), what operators do
 //! (`operate`, `credentials`) and see (`look`).
 
+mod assemble;
 mod credentials;
 mod handle;
 mod look;
@@ -30,6 +31,7 @@ use crate::model::contract::{Cause, Rejection, Verdict};
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::Event;
 use crate::model::freshness::{Freshness, Life, Validity};
+use crate::model::key::TokenKey;
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation};
@@ -38,6 +40,10 @@ use crate::refresh::{self, Want};
 /// When to try again where rejecting a token cannot help: long enough that a misconfigured resource drives nothing.
 const REJECTION_PAUSE: Duration = Duration::from_secs(30);
 
+/// When a caller whose patience ended may ask again: the refresh it waited for is still under way.
+const IMPATIENT_PAUSE: Duration = Duration::from_secs(1);
+/// When a caller for whom there was no room may ask again: keys leave when they idle.
+const CROWDED_PAUSE: Duration = Duration::from_secs(10);
 /// How often a slot that was evicted between two lines is looked up again: more than once means that the cache is far too
 /// small.
 const PIN_TRIES: usize = 3;
@@ -233,14 +239,14 @@ impl Broker {
             let slot = core
                 .cache
                 .slot_or_insert(permit.key(), principal, now)
-                .map_err(|full| crowded(core, principal, full))?;
+                .map_err(|full| crowded(core, permit.key(), principal, full))?;
             if let Some(pin) = slot.pin() {
                 core.cache
                     .remember(principal, request, &slot, decision, now);
                 return Ok(Entry { pin, decision });
             }
         }
-        Err(crowded(core, principal, Full::Cache))
+        Err(crowded(core, permit.key(), principal, Full::Cache))
     }
 
     /// The token in the slot, or the one that comes of its flight.
@@ -259,7 +265,8 @@ impl Broker {
         if let Some(error) = slot.failure(core.now()) {
             return Err(error);
         }
-        let follow = refresh::join(core, slot, want)?;
+        let follow =
+            refresh::join(core, slot, want).map_err(|error| told(core, slot.key(), error))?;
         let provider = core.provider(&slot.key().credential.provider);
         let patience = provider
             .as_ref()
@@ -270,12 +277,16 @@ impl Broker {
         }
         match tokio::time::timeout(patience, follow.wait()).await {
             Ok(landed) => landed,
-            Err(_) => Err(Error::new(
-                ErrorKind::Unavailable,
-                Retry::After(Duration::from_secs(1)),
-                "no token came in time; the refresh goes on",
-                format!("the caller waited {patience:?}, the provider's refresh.timeout"),
-                core.correlation(),
+            Err(_) => Err(told(
+                core,
+                slot.key(),
+                Error::new(
+                    ErrorKind::Unavailable,
+                    Retry::After(IMPATIENT_PAUSE),
+                    "no token came in time; the refresh goes on",
+                    format!("the caller waited {patience:?}, the provider's refresh.timeout"),
+                    core.correlation(),
+                ),
             )),
         }
     }
@@ -385,14 +396,26 @@ fn denied(core: &Core, principal: &Principal, request: &TokenRequest, denial: De
     )
 }
 
-fn crowded(core: &Core, principal: &Principal, full: Full) -> Error {
-    Error::new(
+fn crowded(core: &Core, key: &TokenKey, principal: &Principal, full: Full) -> Error {
+    let error = Error::new(
         ErrorKind::Unavailable,
-        Retry::After(Duration::from_secs(10)),
+        Retry::After(CROWDED_PAUSE),
         "no room for another token now",
         format!("the cache is full ({full:?}, caller {principal:?}) and every key in it is held"),
         core.correlation(),
-    )
+    );
+    told(core, key, error)
+}
+
+/// Makes sure that an operator finds the line of a failure that no flight told.
+fn told(core: &Core, key: &TokenKey, error: Error) -> Error {
+    core.emit(&Event::RequestFailed {
+        key: key.clone(),
+        kind: error.kind(),
+        detail: error.detail().to_owned(),
+        correlation: error.correlation(),
+    });
+    error
 }
 
 impl RejectOutcome {

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use super::assemble::{POLICY_PLACE, place_of};
 use super::status::{Inspection, SwapError, Swapped};
 use super::{Broker, SetupMistake};
 use crate::core::Core;
-use crate::model::contract::ProviderPlugin;
+use crate::model::contract::{PolicyPlugin, ProviderPlugin};
 use crate::model::event::Event;
 use crate::model::key::ProviderName;
-use crate::snapshot::Provider;
-use crate::wasm::{Catalog, LoadError, Runtime};
+use crate::snapshot::{Placed, Provider, Snapshot};
+use crate::store::KeptPlugin;
+use crate::wasm::{Catalog, LoadError, LoadedPlugin, Runtime};
 
 /// The bytes of a plugin that ships with this build: `oauth2`, `github-app`, `allowlist`.
 pub fn builtin(name: &str) -> Option<&'static [u8]> {
@@ -98,7 +100,7 @@ impl Broker {
         let plugin = loaded.provider.ok_or_else(|| {
             SwapError::new("no_world", "it does not export keyfob:provider/provider")
         })?;
-        let swapped = place(core, &old, plugin).await?;
+        let swapped = place(core, &old, plugin, loaded.component).await?;
         previous.providers.insert(old.settings.name.clone(), old);
         Ok(swapped)
     }
@@ -129,7 +131,8 @@ impl Broker {
             .ok_or_else(|| {
                 SwapError::new("no_previous", "no plugin was in force before this one")
             })?;
-        let swapped = place(core, &old, before.plugin.clone()).await?;
+        let before = &before.plugin;
+        let swapped = place(core, &old, before.plugin.clone(), before.component.clone()).await?;
         previous.providers.insert(old.settings.name.clone(), old);
         Ok(swapped)
     }
@@ -147,24 +150,21 @@ impl Broker {
         let core = &self.0;
         let mut previous = core.changing.lock().await;
         let result = match core.catalog.load(component).await {
-            Ok(loaded) => loaded.policy.ok_or_else(|| {
-                SwapError::new("no_world", "it does not export keyfob:policy/policy")
-            }),
+            Ok(LoadedPlugin {
+                policy: Some(plugin),
+                component,
+                ..
+            }) => {
+                let (next, before) = with_policy(core, plugin, component);
+                previous.policy = Some(before);
+                Ok(put_policy(core, next).await)
+            }
+            Ok(_) => Err(SwapError::new(
+                "no_world",
+                "it does not export keyfob:policy/policy",
+            )),
             Err(fault) => Err(refused_load(&fault)),
         };
-        let result = result.map(|policy| {
-            let mut next = (*core.snapshot()).clone();
-            next.revision += 1;
-            let before = std::mem::replace(&mut next.policy, policy);
-            previous.policy = Some(before);
-            let swapped = Swapped {
-                revision: next.revision,
-                digest: next.policy.digest().to_owned(),
-            };
-            core.put(next);
-            core.forget_decisions();
-            swapped
-        });
         self.swapped("policy", &result, by);
         result
     }
@@ -186,17 +186,10 @@ impl Broker {
                 "no_previous",
                 "no policy was in force before this one",
             )),
-            Some(before) => {
-                let mut next = (*core.snapshot()).clone();
-                next.revision += 1;
-                previous.policy = Some(std::mem::replace(&mut next.policy, before));
-                let swapped = Swapped {
-                    revision: next.revision,
-                    digest: next.policy.digest().to_owned(),
-                };
-                core.put(next);
-                core.forget_decisions();
-                Ok(swapped)
+            Some(policy) => {
+                let (next, before) = with_policy(core, policy.plugin, policy.component);
+                previous.policy = Some(before);
+                Ok(put_policy(core, next).await)
             }
         };
         self.swapped("policy", &result, by);
@@ -239,40 +232,103 @@ async fn place(
     core: &Core,
     old: &Provider,
     plugin: Arc<dyn ProviderPlugin>,
+    component: Arc<[u8]>,
 ) -> Result<Swapped, SwapError> {
-    let (needs, rules) = Provider::check(&old.settings, plugin.as_ref())
-        .await
-        .map_err(|mistakes| {
-            let widened = mistakes.iter().all(|mistake| mistake.widens);
-            let (code, message) = if widened {
-                ("grants_widened", "the plugin asks for more than is granted")
-            } else {
-                (
-                    "configure",
-                    "the plugin does not take this provider's settings",
-                )
-            };
-            SwapError {
-                code,
-                message: message.to_owned(),
-                mistakes,
-            }
-        })?;
+    let checked = Provider::check(&old.settings, plugin.as_ref()).await;
+    let (needs, rules) = checked.map_err(|mistakes| {
+        let (code, message) = if mistakes.iter().all(|mistake| mistake.widens) {
+            ("grants_widened", "the plugin asks for more than is granted")
+        } else {
+            (
+                "configure",
+                "the plugin does not take this provider's settings",
+            )
+        };
+        SwapError {
+            code,
+            message: message.to_owned(),
+            mistakes,
+        }
+    })?;
     let mut next = (*core.snapshot()).clone();
     next.revision += 1;
-    let swapped = Swapped {
+    let configured = old.plugin.configured.clone();
+    let placed = Placed {
+        plugin,
+        component,
+        configured,
         revision: next.revision,
-        digest: plugin.digest().to_owned(),
     };
-    let provider = old.with_plugin(plugin, needs, rules, next.revision);
+    let (swapped, kept) = (Swapped::of(placed.digest(), &placed), kept(&placed));
+    let provider = old.with_plugin(placed, needs, rules);
     next.providers
         .insert(old.settings.name.clone(), Arc::new(provider));
     core.put(next);
+    keep(core, &place_of(old.settings.name.as_str()), kept).await;
     Ok(swapped)
+}
+
+/// The snapshot with another policy, and the policy it replaces.
+fn with_policy(
+    core: &Core,
+    plugin: Arc<dyn PolicyPlugin>,
+    component: Arc<[u8]>,
+) -> (Snapshot, Placed<dyn PolicyPlugin>) {
+    let mut next = (*core.snapshot()).clone();
+    next.revision += 1;
+    let (configured, revision) = (next.policy.configured.clone(), next.revision);
+    let placed = Placed {
+        plugin,
+        component,
+        configured,
+        revision,
+    };
+    let before = std::mem::replace(&mut next.policy, placed);
+    (next, before)
+}
+
+async fn put_policy(core: &Core, next: Snapshot) -> Swapped {
+    let (digest, kept) = (next.policy.digest().to_owned(), kept(&next.policy));
+    let swapped = Swapped::of(&digest, &next.policy);
+    core.put(next);
+    core.forget_decisions();
+    keep(core, POLICY_PLACE, kept).await;
+    swapped
+}
+
+fn kept<P: ?Sized>(placed: &Placed<P>) -> KeptPlugin {
+    KeptPlugin {
+        instead_of: placed.configured.to_string(),
+        component: placed.component.clone(),
+    }
+}
+
+/// Has the store keep what is in force. It is in force whether or not that succeeds; an operator is told.
+async fn keep(core: &Core, place: &str, plugin: KeptPlugin) {
+    if let Err(fault) = core.store.keep_plugin(place, Some(plugin)).await {
+        core.emit(&Event::Notice {
+            code: "swap_not_kept",
+            detail: format!(
+                "the plugin of {place} is in force until the next start: {}",
+                fault.0
+            ),
+        });
+    }
 }
 
 fn refused_load(fault: &LoadError) -> SwapError {
     SwapError::new(fault.label(), fault.to_string())
+}
+
+// === impl Swapped ===
+
+impl Swapped {
+    fn of<P: ?Sized>(digest: &str, placed: &Placed<P>) -> Self {
+        Self {
+            revision: placed.revision,
+            digest: digest.to_owned(),
+        }
+    }
 }
 
 // === impl SwapError ===

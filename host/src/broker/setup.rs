@@ -1,15 +1,14 @@
 //! From settings to a running broker, and from new settings to the same broker: all or nothing, every mistake at once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::join_all;
-
+use super::assemble::{Parts, Standing};
 use super::status::{BrokerSettings, StartError};
-use super::{Broker, SetupMistake, transport};
+use super::{Broker, SetupMistake};
 use crate::cache::{Cache, CacheLimits, CoarseClock};
 use crate::core::{Core, Given, Seeds};
-use crate::model::contract::{Cause, PolicyPlugin, ProviderPlugin};
+use crate::model::contract::Cause;
 use crate::model::event::{Event, Observer};
 use crate::model::key::{CredentialKey, ProviderName, Tenant, TokenKey};
 use crate::model::policy::Principal;
@@ -18,11 +17,15 @@ use crate::model::time::{Clock, SystemClock, UnixTime};
 use crate::observe::{Fanout, Lines, Metrics, Timeline};
 use crate::refresh::{self, Want};
 use crate::secrets::{Environment, SecretReader};
-use crate::settings::{PluginSource, ProviderSettings};
-use crate::snapshot::{Provider, Snapshot, fingerprint_of};
+use crate::snapshot::{Provider, Snapshot};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::wasm::{Catalog, LoadedPlugin, Runtime, builtin_names};
+use crate::wasm::{Catalog, Runtime};
+
+/// How often idle keys are looked for: a walk over all of them.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// After how long without a question a key leaves: longer than most tokens live, so that what leaves is dead weight.
+const IDLE_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 /// Sets a broker up.
 pub struct Builder {
@@ -104,6 +107,56 @@ impl Builder {
         self
     }
 
+    /// Loads and checks every plugin as [`Builder::build`] does, and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn check(&self) -> Result<(), StartError> {
+        self.assemble().await.map(|_| ())
+    }
+
+    async fn assemble(&self) -> Result<(Parts, [u8; 32], Snapshot), StartError> {
+        let broken = |detail: String| StartError {
+            mistakes: vec![SetupMistake {
+                provider: None,
+                message: detail,
+                fix: "see the log of the operating system".into(),
+                widens: false,
+            }],
+        };
+        let catalog = match &self.catalog {
+            Some(catalog) => catalog.clone(),
+            None => {
+                let runtime = Runtime::new().map_err(|fault| broken(fault.to_string()))?;
+                Arc::new(Catalog::new(runtime))
+            }
+        };
+        let random = || refresh::random::<32>().map_err(|failure| broken(failure.detail));
+        let node = random()?;
+        let parts = Parts {
+            catalog,
+            secrets: SecretReader::new(self.environment.clone()),
+            fingerprints: match self.store.fingerprint_key() {
+                Some(key) => key,
+                None => Secret::new(random()?),
+            },
+            clock: self.clock.clone(),
+        };
+        let kept = self
+            .store
+            .plugins()
+            .await
+            .map_err(|fault| broken(format!("the store: {}", fault.0)))?;
+        let standing = Standing::Starting(kept.into_iter().collect());
+        let snapshot = parts.assemble(&self.settings, 1, &standing).await?;
+        Ok((parts, node, snapshot))
+    }
+
     /// Loads and checks every plugin, and starts.
     ///
     /// # Errors
@@ -115,30 +168,7 @@ impl Builder {
     ///
     /// Safe: nothing runs before it returns.
     pub async fn build(self) -> Result<Broker, StartError> {
-        let broken = |detail: String| StartError {
-            mistakes: vec![SetupMistake {
-                provider: None,
-                message: detail,
-                fix: "see the log of the operating system".into(),
-                widens: false,
-            }],
-        };
-        let catalog = match self.catalog {
-            Some(catalog) => catalog,
-            None => {
-                let runtime = Runtime::new().map_err(|fault| broken(fault.to_string()))?;
-                Arc::new(Catalog::new(runtime))
-            }
-        };
-        let random = || refresh::random::<32>().map_err(|failure| broken(failure.detail));
-        let node = random()?;
-        let parts = Parts {
-            catalog,
-            secrets: SecretReader::new(self.environment),
-            fingerprints: Secret::new(random()?),
-            clock: self.clock.clone(),
-        };
-        let snapshot = parts.assemble(&self.settings, 1, &HashMap::new()).await?;
+        let (parts, node, snapshot) = self.assemble().await?;
         let metrics = Arc::new(Metrics::new());
         let timeline = Arc::new(Timeline::new(self.clock.clone()));
         let mut observers: Vec<Arc<dyn Observer>> =
@@ -161,7 +191,9 @@ impl Builder {
                 fingerprints: parts.fingerprints,
             },
         });
+        core.watch();
         core.tracker.spawn(renew(core.clone()));
+        core.tracker.spawn(tidy(core.clone()));
         let broker = Broker(core);
         broker.obtain_required();
         Ok(broker)
@@ -192,15 +224,9 @@ impl Broker {
             clock: core.clock.clone(),
         };
         let revision = old.revision + 1;
-        let next = match parts.assemble(&settings, revision, &old.providers).await {
-            Ok(next) => next,
-            Err(error) => {
-                core.emit(&Event::ConfigReloaded {
-                    refused: Some(error.to_string()),
-                });
-                return Err(error);
-            }
-        };
+        let next = parts
+            .assemble(&settings, revision, &Standing::Running(&old))
+            .await?;
         for (name, provider) in &next.providers {
             // Takes the new limit.
             core.budget(provider);
@@ -217,8 +243,13 @@ impl Broker {
         for (name, provider) in &old.providers {
             match next.providers.get(name) {
                 Some(now) if now.fingerprint == provider.fingerprint => {}
-                Some(_) => core.slots_of(name).iter().for_each(|slot| slot.withdraw()),
-                None => core.slots_of(name).iter().for_each(|slot| slot.withdraw()),
+                Some(_) => core.slots_of(name).iter().for_each(|slot| {
+                    slot.withdraw();
+                    slot.clear_failure();
+                }),
+                None => core.slots_of(name).iter().for_each(|slot| {
+                    core.cache.remove(slot.key());
+                }),
             }
         }
         core.emit(&Event::ConfigReloaded { refused: None });
@@ -226,8 +257,9 @@ impl Broker {
         Ok(revision)
     }
 
-    /// Asks for the own account's token of every required provider, so that readiness can come true.
-    fn obtain_required(&self) {
+    /// Asks for the own account's token of every required provider, so that readiness can come true. A refresh that failed
+    /// a moment ago is not repeated.
+    pub(super) fn obtain_required(&self) {
         let core = &self.0;
         for (name, provider) in &core.snapshot().providers {
             if !provider.settings.required {
@@ -260,7 +292,7 @@ impl Broker {
     /// # Cancel safety
     ///
     /// Safe: the rest of the wait is given up.
-    pub async fn shutdown(&self, drain: std::time::Duration) {
+    pub async fn shutdown(&self, drain: Duration) {
         self.0.stop.cancel();
         self.0.tracker.close();
         // What does not land in time is dropped with the runtime; its waiters are told.
@@ -279,6 +311,18 @@ async fn renew(core: Arc<Core>) {
     }
 }
 
+/// Lets go of keys that nobody asks for, until the broker stops.
+async fn tidy(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(TIDY_EVERY) => {
+                core.cache.evict_idle(core.now(), IDLE_AFTER);
+            }
+        }
+    }
+}
+
 /// The key that readiness waits for: the own account of the default tenant with the provider's default scopes.
 pub(super) fn required_key(name: &ProviderName, provider: &Provider) -> TokenKey {
     TokenKey {
@@ -289,164 +333,6 @@ pub(super) fn required_key(name: &ProviderName, provider: &Provider) -> TokenKey
         },
         audience: None,
         scopes: provider.settings.scopes.clone(),
-    }
-}
-
-/// What assembling needs.
-struct Parts {
-    catalog: Arc<Catalog>,
-    secrets: SecretReader,
-    fingerprints: Secret<[u8; 32]>,
-    clock: Arc<dyn Clock>,
-}
-
-// === impl Parts ===
-
-impl Parts {
-    async fn assemble(
-        &self,
-        settings: &BrokerSettings,
-        revision: u64,
-        running: &HashMap<ProviderName, Arc<Provider>>,
-    ) -> Result<Snapshot, StartError> {
-        let (policy, providers) = tokio::join!(
-            self.policy(&settings.policy.plugin),
-            join_all(
-                settings
-                    .providers
-                    .iter()
-                    .map(|p| { self.provider(p, revision, running.get(&p.name).map(|p| &**p)) })
-            )
-        );
-        let mut mistakes = Vec::new();
-        let mut by_name = HashMap::new();
-        for result in providers {
-            match result {
-                Ok(provider) => {
-                    by_name.insert(provider.settings.name.clone(), Arc::new(provider));
-                }
-                Err(more) => mistakes.extend(more),
-            }
-        }
-        let policy = match policy {
-            Ok(policy) => policy,
-            Err(mistake) => {
-                mistakes.push(mistake);
-                return Err(StartError { mistakes });
-            }
-        };
-        if !mistakes.is_empty() {
-            return Err(StartError { mistakes });
-        }
-        let callers = settings
-            .callers
-            .iter()
-            .map(|c| (c.name.clone(), c.rules.to_string().into()))
-            .collect();
-        Ok(Snapshot {
-            revision,
-            providers: by_name,
-            policy,
-            callers,
-        })
-    }
-
-    async fn provider(
-        &self,
-        settings: &ProviderSettings,
-        revision: u64,
-        running: Option<&Provider>,
-    ) -> Result<Provider, Vec<SetupMistake>> {
-        let kept = running.filter(|p| p.settings.plugin.same_as(&settings.plugin));
-        let (plugin, since): (Arc<dyn ProviderPlugin>, u64) = match kept {
-            Some(running) => (running.plugin.clone(), running.revision),
-            None => {
-                let plugin = self.load(&settings.plugin).await.and_then(|loaded| {
-                    loaded.provider.ok_or_else(|| {
-                        (
-                            "it is no provider plugin".to_owned(),
-                            "export keyfob:provider/provider".into(),
-                        )
-                    })
-                });
-                let plugin = plugin.map_err(|(message, fix)| {
-                    vec![SetupMistake {
-                        provider: Some(settings.name.as_str().to_owned()),
-                        message: format!("plugin {:?}: {message}", settings.plugin),
-                        fix,
-                        widens: false,
-                    }]
-                })?;
-                (plugin, revision)
-            }
-        };
-        let checked = Provider::check(settings, plugin.as_ref()).await;
-        let fingerprint = fingerprint_of(settings, &self.secrets, &self.fingerprints).await;
-        let upstream = transport::upstream(settings, &self.secrets, self.clock.clone()).await;
-        match (checked, fingerprint, upstream) {
-            (Ok((needs, rules)), Ok(fingerprint), Ok(upstream)) => Ok(Provider {
-                settings: settings.clone(),
-                plugin_settings: settings.settings.to_string().into(),
-                plugin,
-                revision: since,
-                needs,
-                rules: Arc::new(rules),
-                upstream: Arc::new(upstream),
-                fingerprint,
-            }),
-            (checked, fingerprint, upstream) => {
-                let mut mistakes = checked.err().unwrap_or_default();
-                mistakes.extend(fingerprint.err().unwrap_or_default());
-                mistakes.extend(upstream.err().unwrap_or_default());
-                Err(mistakes)
-            }
-        }
-    }
-
-    async fn policy(&self, source: &PluginSource) -> Result<Arc<dyn PolicyPlugin>, SetupMistake> {
-        let loaded = self.load(source).await;
-        let policy = loaded.and_then(|loaded| {
-            loaded.policy.ok_or_else(|| {
-                (
-                    "it is no policy plugin".to_owned(),
-                    "export keyfob:policy/policy".to_owned(),
-                )
-            })
-        });
-        policy.map_err(|(message, fix)| SetupMistake {
-            provider: None,
-            message: format!("[policy] plugin {source:?}: {message}"),
-            fix,
-            widens: false,
-        })
-    }
-
-    async fn load(&self, source: &PluginSource) -> Result<LoadedPlugin, (String, String)> {
-        let bytes: Arc<[u8]> = match source {
-            PluginSource::Bytes(bytes) => bytes.clone(),
-            PluginSource::Builtin(name) => super::builtin(name)
-                .ok_or_else(|| {
-                    let shipped: Vec<_> = builtin_names()
-                        .map(|name| format!("builtin:{name}"))
-                        .collect();
-                    let fix = format!("use {}, or a file", shipped.join(", "));
-                    ("no such plugin ships with this build".to_owned(), fix)
-                })?
-                .into(),
-            PluginSource::File(path) => tokio::fs::read(path)
-                .await
-                .map_err(|fault| {
-                    (
-                        fault.kind().to_string(),
-                        "name a component file that this process may read".into(),
-                    )
-                })?
-                .into(),
-        };
-        self.catalog
-            .load(bytes)
-            .await
-            .map_err(|fault| (fault.to_string(), "see docs/plugins.md".to_owned()))
     }
 }
 

@@ -144,6 +144,8 @@ pub struct CredentialStatus {
 pub struct ImportOutcome {
     /// Whether it survives a restart.
     pub durable: bool,
+    /// It was the grant in force already: nothing changed.
+    pub unchanged: bool,
 }
 
 /// An import that was not taken.

@@ -120,7 +120,9 @@ impl Accounts {
     /// Closes every slot that nobody holds and nobody asked for since `before`; [`Accounts::settle`] takes them off.
     pub(super) fn close_idle(&mut self, before: UnixTime) -> Vec<Arc<Slot>> {
         let all = self.by_caller.values().flat_map(|account| &account.slots);
-        let idle = |slot: &&Arc<Slot>| slot.idle_since() < before && slot.close_unless_pinned();
+        let idle = |slot: &&Arc<Slot>| {
+            !slot.is_closed() && slot.idle_since() < before && slot.close_unless_pinned()
+        };
         all.filter(idle).cloned().collect()
     }
 

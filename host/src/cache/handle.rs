@@ -224,6 +224,6 @@ fn thread_number() -> usize {
     NUMBER.with(|number| *number)
 }
 
-#[cfg(all(test, not(feature = "model-check")))]
+#[cfg(test)]
 #[path = "handle_tests.rs"]
 mod tests;

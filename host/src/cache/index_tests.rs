@@ -1,5 +1,8 @@
 //! What the index promises.
 
+// The model checker's locks work inside its checks only.
+#![cfg(not(feature = "model-check"))]
+
 use std::sync::Mutex;
 
 use super::*;
@@ -286,6 +289,20 @@ fn idle_keys_leave_and_used_ones_stay() {
     assert!(idle.is_closed() && !used.is_closed() && !held.is_closed());
     assert_eq!((cache.len(), cache.decisions()), (2, 0));
     assert_eq!(told.0.lock().unwrap().as_slice(), ["idle"]);
+}
+
+#[test]
+fn the_successor_of_a_removed_key_is_not_evicted_in_its_place() {
+    let (cache, _) = cache(10, 10);
+    let billing = caller("billing");
+    let removed = cache.slot_or_insert(&key("ann"), &billing, at(0)).unwrap();
+    cache.remove(&key("ann"));
+    let successor = cache
+        .slot_or_insert(&key("ann"), &billing, at(500))
+        .unwrap();
+    assert_eq!(cache.evict_idle(at(500), MINUTE), 0);
+    let found = cache.slot(&key("ann")).map(|slot| slot.id());
+    assert_eq!((found, removed.is_closed()), (Some(successor.id()), true));
 }
 
 #[test]

@@ -1,17 +1,23 @@
 //! One key's place: its token, the words that a reader looks at first, and what is remembered of its failures.
 //!
-//! Readers of the fast path (`handle`) look at two atomics only. They find out that their copy is stale by its
-//! generation, which changes inside the cell's lock, and then read the cell. Who may read is not decided here.
+//! Readers of the fast path (`handle`) look at a few words only. They find out that their copy is stale by its
+//! generation, which changes inside the cell's lock, and then read the cell. Who may read is not decided here; changing
+//! the token is in `publish`, holding on to the slot in `pin`.
+
+mod pin;
+mod publish;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::pin::Pin;
+pub use self::publish::{Era, NotPublishable};
 use super::rejects::{Rejection, Rejects};
 use crate::model::error::{Error, Retry};
 use crate::model::freshness::{Freshness, Life};
 use crate::model::key::TokenKey;
 use crate::model::time::UnixTime;
-use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId};
+use crate::model::token::{AccessToken, Generation, SlotId};
 use crate::shim::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::shim::{self, RwLock};
 
@@ -75,26 +81,6 @@ struct Permitted {
     until: UnixTime,
 }
 
-/// A stretch of a slot's life between two withdrawals. Whoever obtains a token takes it before it starts: a token
-/// asked for before a withdrawal is not published after it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Era(u64);
-
-/// Why a token was not published.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotPublishable {
-    /// It cannot be a header value (RFC 9110, section 5.5).
-    NotAHeader,
-    /// It is already over.
-    Expired,
-    /// An older one than the slot had.
-    Older,
-    /// The key's tokens were withdrawn after it was asked for.
-    Withdrawn,
-    /// The slot was evicted or revoked.
-    Closed,
-}
-
 /// Why a slot has no token to hand out now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotReady {
@@ -109,9 +95,6 @@ pub enum NotReady {
     /// It belongs to another slot. Cannot happen; if it does, it is an error and no answer.
     Foreign,
 }
-
-/// Keeps a slot from being evicted while it lives.
-pub struct Pin(Arc<Slot>);
 
 // === impl Slot ===
 
@@ -199,143 +182,6 @@ impl Slot {
     pub(super) fn is_current(&self, generation: Generation, now: UnixTime) -> bool {
         self.generation.load(Ordering::Acquire) == generation.number()
             && now.as_millis() < self.serve_until.load(Ordering::Relaxed)
-    }
-
-    // --- publishing ----------------------------------------------------------------------------------------------
-
-    /// The stretch it is in: to be taken before a token is asked for.
-    pub fn era(&self) -> Era {
-        shim::read(&self.cell).era
-    }
-
-    /// Makes a token the current one, under the next generation. The same token again keeps its generation (one name,
-    /// one token) and takes the new end. Forgets the failures.
-    ///
-    /// # Errors
-    ///
-    /// Why it was not published; nothing changed then.
-    pub fn publish(
-        &self,
-        era: Era,
-        from: &ObtainedToken,
-        now: UnixTime,
-    ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell| {
-            let same = cell
-                .token
-                .as_ref()
-                .filter(|held| held.raw() == from.value.expose());
-            Ok(match (same, cell.last) {
-                (Some(held), _) => held.generation(),
-                (None, Some(last)) => last.next(now),
-                (None, None) => Generation::first(now),
-            })
-        })
-    }
-
-    /// Makes a token the current one that already has a name: from the store, or from another node.
-    ///
-    /// # Errors
-    ///
-    /// As [`Slot::publish`], and [`NotPublishable::Older`]: readers never go back.
-    pub fn adopt(
-        &self,
-        era: Era,
-        from: &ObtainedToken,
-        generation: Generation,
-        now: UnixTime,
-    ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell| match cell.last {
-            Some(last) if generation < last => Err(NotPublishable::Older),
-            _ => Ok(generation),
-        })
-    }
-
-    fn place(
-        &self,
-        era: Era,
-        from: &ObtainedToken,
-        now: UnixTime,
-        name: impl FnOnce(&Cell) -> Result<Generation, NotPublishable>,
-    ) -> Result<Arc<AccessToken>, NotPublishable> {
-        let mut cell = shim::write(&self.cell);
-        if cell.closed {
-            return Err(NotPublishable::Closed);
-        }
-        if cell.era != era {
-            return Err(NotPublishable::Withdrawn);
-        }
-        let generation = name(&cell)?;
-        let token =
-            AccessToken::new(self.id, generation, from).ok_or(NotPublishable::NotAHeader)?;
-        let token = Arc::new(token);
-        let new = life(&token);
-        if now >= new.serve_until() {
-            return Err(NotPublishable::Expired);
-        }
-        let old = cell.token.replace(Arc::clone(&token));
-        let gained = old
-            .as_deref()
-            .is_none_or(|old| !new.is_no_gain_over(life(old)));
-        cell.stalled = if gained {
-            0
-        } else {
-            cell.stalled.saturating_add(1)
-        };
-        cell.last = Some(generation);
-        cell.failure = None;
-        cell.attempts = 0;
-        cell.rejects.published(generation, now);
-        self.asked.store(false, Ordering::Relaxed);
-        // Until somebody plans, the new token is not to be renewed; the old one's time means nothing for it.
-        self.due.store(NEVER, Ordering::Relaxed);
-        self.serve_until
-            .store(new.serve_until().as_millis(), Ordering::Release);
-        self.generation
-            .store(generation.number(), Ordering::Release);
-        // The old token's memory is zeroed after the lock is gone.
-        drop(cell);
-        drop(old);
-        Ok(token)
-    }
-
-    /// Takes the token away: its credential was revoked or replaced. The slot stays usable, and a renewal under way
-    /// is not published.
-    pub fn withdraw(&self) {
-        let mut cell = shim::write(&self.cell);
-        let old = cell.token.take();
-        cell.era = Era(cell.era.0 + 1);
-        self.serve_until.store(0, Ordering::Release);
-        if !cell.closed {
-            self.generation.store(NO_TOKEN, Ordering::Release);
-        }
-        drop(cell);
-        drop(old);
-    }
-
-    /// Closes it for good: evicted, or its key ended. Every handle sees it on its next look.
-    pub fn close(&self) {
-        self.close_if(|_| true);
-    }
-
-    /// Closes it unless somebody holds on to it; says whether it did.
-    pub(super) fn close_unless_pinned(&self) -> bool {
-        self.close_if(|pins| pins == 0)
-    }
-
-    fn close_if(&self, judge: impl FnOnce(usize) -> bool) -> bool {
-        let mut cell = shim::write(&self.cell);
-        // No pin can be taken now: taking the first one needs the cell.
-        if !judge(self.pins.load(Ordering::Acquire)) {
-            return false;
-        }
-        let old = cell.token.take();
-        cell.closed = true;
-        self.serve_until.store(0, Ordering::Release);
-        self.generation.store(CLOSED, Ordering::Release);
-        drop(cell);
-        drop(old);
-        true
     }
 
     // --- failing and rejecting -----------------------------------------------------------------------------------
@@ -440,17 +286,6 @@ impl Slot {
         }
     }
 
-    /// Holds on to it. `None` when it was closed: look the key up again.
-    pub fn pin(self: &Arc<Self>) -> Option<Pin> {
-        let cell = shim::read(&self.cell);
-        if cell.closed {
-            return None;
-        }
-        self.pins.fetch_add(1, Ordering::AcqRel);
-        drop(cell);
-        Some(Pin(Arc::clone(self)))
-    }
-
     /// How many handles, waiters and flights hold on to it.
     pub fn pins(&self) -> usize {
         self.pins.load(Ordering::Acquire)
@@ -474,37 +309,5 @@ fn life(token: &AccessToken) -> Life {
     }
 }
 
-// === impl Pin ===
-
-impl Pin {
-    /// The slot, to keep without holding on to it.
-    pub fn slot(&self) -> &Arc<Slot> {
-        &self.0
-    }
-}
-
-impl std::ops::Deref for Pin {
-    type Target = Slot;
-
-    fn deref(&self) -> &Slot {
-        &self.0
-    }
-}
-
-impl Clone for Pin {
-    fn clone(&self) -> Self {
-        // `self` holds on to it, so this is not the first one and needs no lock.
-        self.0.pins.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.0.pins.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 #[cfg(test)]
-#[path = "slot_tests.rs"]
 mod tests;

@@ -14,7 +14,7 @@ use super::time::UnixTime;
 pub struct Version(pub u64);
 
 /// One grant of one subject at one provider.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Credential {
     /// The refresh token, where this credential has one.
     pub refresh_token: Option<Secret<String>>,

@@ -375,7 +375,11 @@ mod tests {
             // Every answer ends when the first one did.
             let first = life(length);
             let (mut current, mut stalled, mut calls) = (first, 0, 0);
-            while let Some(plan) = Plan::new(current, AHEAD, Duration::from_millis(latency), draw, stalled) {
+            let plan = |life, stalled| {
+                Plan::new(life, AHEAD, Duration::from_millis(latency), draw, stalled)
+            };
+            // Bounded, so that a loop fails instead of hanging.
+            while calls <= 2 && let Some(plan) = plan(current, stalled) {
                 calls += 1;
                 let next = Life { issued: plan.due, expires: first.expires };
                 stalled = if next.is_no_gain_over(current) { stalled + 1 } else { 0 };

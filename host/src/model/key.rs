@@ -136,6 +136,16 @@ name!(
     "1 to 1024 bytes without control characters"
 );
 
+// === impl BadName ===
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no {}: it has {}", self.what, self.fix)
+    }
+}
+
+impl std::error::Error for BadName {}
+
 // === impl Tenant ===
 
 impl Default for Tenant {

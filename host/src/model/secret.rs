@@ -37,6 +37,12 @@ impl Secret<String> {
     }
 }
 
+impl PartialEq for Secret<String> {
+    fn eq(&self, other: &Self) -> bool {
+        self.same_as(other)
+    }
+}
+
 impl<T: Zeroize> From<T> for Secret<T> {
     fn from(value: T) -> Self {
         Self(value)

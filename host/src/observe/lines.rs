@@ -6,6 +6,9 @@ use super::labels;
 use crate::model::event::{Event, Observer, RefreshOutcome};
 use crate::model::key::{CredentialKey, TokenKey};
 
+/// Notices that say that all goes as it should: nobody has to act on them.
+const ROUTINE: [&str; 3] = ["listening", "draining", "stopped"];
+
 /// Writes events as `tracing` lines.
 ///
 /// `warn` is for what an operator may have to act on, `info` for what changed, `debug` for what happens all the time.
@@ -197,6 +200,9 @@ impl Observer for Lines {
             },
             Event::KeyEvicted { key, why } => {
                 about!(debug, "keyfob::cache", key, why, "key evicted");
+            }
+            Event::Notice { code, detail } if ROUTINE.contains(code) => {
+                info!(target: "keyfob::notice", code, detail = detail.as_str(), "notice");
             }
             Event::Notice { code, detail } => {
                 warn!(target: "keyfob::notice", code, detail = detail.as_str(), "notice");

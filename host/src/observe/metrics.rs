@@ -14,7 +14,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{self, Bounded};
-use crate::model::credential::CredentialState;
 use crate::model::event::{Event, Observer};
 
 /// What [`Metrics::render`] returns is written in: OpenMetrics, the format of Prometheus with units.
@@ -71,8 +70,8 @@ pub struct ProviderReading {
     pub flights: u64,
     /// Until the first of its tokens ends; none when it holds none.
     pub next_expiry: Option<Duration>,
-    /// Credentials by state.
-    pub credentials: Vec<(CredentialState, u64)>,
+    /// Credentials by the label of their state.
+    pub credentials: Vec<(&'static str, u64)>,
 }
 
 macro_rules! label_sets {
@@ -260,7 +259,7 @@ impl Metrics {
             for (state, count) in reading.credentials {
                 let labels = StateLabels {
                     provider: provider.clone(),
-                    state: state.label(),
+                    state,
                 };
                 self.credentials
                     .get_or_create(&labels)
@@ -520,7 +519,7 @@ mod tests {
                 tokens: 3,
                 flights: 1,
                 next_expiry: Some(Duration::from_millis(1500)),
-                credentials: vec![(CredentialState::Live, 2)],
+                credentials: vec![("live", 2)],
             };
             vec![reading]
         });

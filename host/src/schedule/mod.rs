@@ -252,5 +252,5 @@ impl Ord for Soon {
     }
 }
 
-#[cfg(all(test, not(feature = "model-check")))]
+#[cfg(test)]
 mod tests;

@@ -12,9 +12,12 @@ use crate::model::token::SlotId;
 /// The due slots of all providers. Bounded by the scheduler, which counts them with its entries.
 #[derive(Default)]
 pub(super) struct Ready {
-    /// By end of token and slot; with the time that was due.
-    by_provider: HashMap<ProviderName, BTreeMap<(UnixTime, SlotId), (UnixTime, Weak<Slot>)>>,
+    /// By end of token and slot.
+    by_provider: HashMap<ProviderName, BTreeMap<(UnixTime, SlotId), Due>>,
 }
+
+/// A slot, and the time that it must still name.
+type Due = (UnixTime, Weak<Slot>);
 
 // === impl Ready ===
 

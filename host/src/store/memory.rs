@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::{CommitFault, KeptPlugin, Store, Stored, Unreachable};
+use super::{Census, CommitFault, KeptPlugin, Store, Stored, Unreachable};
 use crate::model::contract::BoxFuture;
 use crate::model::credential::{Credential, Version};
 use crate::model::key::CredentialKey;
@@ -76,6 +76,17 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.rows().keys().take(limit).cloned().collect()) })
     }
 
+    fn census(&self) -> BoxFuture<'_, Result<Census, Unreachable>> {
+        Box::pin(async move {
+            let mut census = Census::new();
+            for (key, row) in self.rows().iter() {
+                let state = row.credential.state.label();
+                *census.entry((key.provider.clone(), state)).or_default() += 1;
+            }
+            Ok(census)
+        })
+    }
+
     fn keep_plugin<'a>(
         &'a self,
         _place: &'a str,
@@ -103,72 +114,11 @@ impl std::fmt::Debug for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::credential::CredentialState;
-    use crate::model::key::{ProviderName, Tenant};
-    use crate::model::time::UnixTime;
 
-    fn key() -> CredentialKey {
-        CredentialKey {
-            tenant: Tenant::default(),
-            provider: ProviderName::parse("acme").unwrap(),
-            subject: None,
-        }
-    }
+    crate::store::suite::store_suite!((MemoryStore::new(), ()));
 
-    fn with_grant(grant: &str) -> Credential {
-        Credential {
-            refresh_token: Some(grant.into()),
-            ..Credential::default()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_late_writer_does_not_undo_a_newer_commit() {
-        let store = MemoryStore::new();
-        let one = store
-            .commit(&key(), Version(0), with_grant("a"))
-            .await
-            .unwrap();
-        store.commit(&key(), one, with_grant("b")).await.unwrap();
-        assert_eq!(
-            store.commit(&key(), one, with_grant("c")).await,
-            Err(CommitFault::Conflict)
-        );
-        let held = store.load(&key()).await.unwrap();
-        assert_eq!(held.credential.refresh_token.unwrap().expose(), "b");
-    }
-
-    #[tokio::test]
-    async fn versions_go_on_after_a_revoke() {
-        let store = MemoryStore::new();
-        let one = store
-            .commit(&key(), Version(0), with_grant("a"))
-            .await
-            .unwrap();
-        let state = CredentialState::Revoked {
-            at: UnixTime::from_secs(1),
-        };
-        let two = store
-            .commit(
-                &key(),
-                one,
-                Credential {
-                    state,
-                    ..Credential::default()
-                },
-            )
-            .await
-            .unwrap();
-        assert!(two > one);
-    }
-
-    #[tokio::test]
-    async fn nothing_worth_keeping_takes_no_room() {
-        let store = MemoryStore::new();
-        store
-            .commit(&key(), Version(0), Credential::default())
-            .await
-            .unwrap();
-        assert!(store.keys(10).await.unwrap().is_empty());
+    #[test]
+    fn it_does_not_call_itself_durable() {
+        assert!(!MemoryStore::new().durable());
     }
 }

@@ -184,11 +184,7 @@ fn base64_inside(engine: &impl Engine, value: &[u8], aligned: usize) -> Vec<u8> 
     let text = engine.encode(&shifted).into_bytes();
     // The first and last characters may mix bits of the neighbours.
     let from = [0, 2, 3][aligned];
-    let to = if shifted.len() % 3 == 0 {
-        text.len()
-    } else {
-        text.len() - 1
-    };
+    let to = text.len() - usize::from(!shifted.len().is_multiple_of(3));
     text[from..to].to_vec()
 }
 

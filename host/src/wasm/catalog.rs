@@ -96,8 +96,8 @@ impl Catalog {
             .compile(move |engine| compile(engine, &bytes))
             .await?;
         self.compilations.fetch_add(1, Relaxed);
+        // A number: the pointers of the range must not live across an await.
         let code_bytes = {
-            // Pointers: they may not be held across an await, or no future that loads could change its thread.
             let image = code.image_range();
             image.end.addr() - image.start.addr()
         };

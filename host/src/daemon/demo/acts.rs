@@ -33,13 +33,21 @@ const SWAPS: u64 = 20;
 
 /// Act 1: nobody has a token, everybody wants it.
 pub(super) async fn stampede(stage: &Stage, view: &mut View) -> io::Result<Verdict> {
-    view.act("1  cold stampede", "1,000 callers, no token yet, an issuer that takes 300 ms")?;
-    stage.issuer.behave(Behaviour::Latency(Duration::from_millis(300)));
+    view.act(
+        "1  cold stampede",
+        "1,000 callers, no token yet, an issuer that takes 300 ms",
+    )?;
+    stage
+        .issuer
+        .behave(Behaviour::Latency(Duration::from_millis(300)));
     let before = stage.calls();
     let got = rush(stage, &stage.request("orders.read"), CROWD).await;
     stage.issuer.behave(Behaviour::Normal);
-    let tokens: HashSet<_> =
-        got.iter().filter_map(|g| g.result.as_ref().ok()).map(|i| i.token.generation()).collect();
+    let tokens: HashSet<_> = got
+        .iter()
+        .filter_map(|g| g.result.as_ref().ok())
+        .map(|i| i.token.generation())
+        .collect();
     let failed = got.iter().filter(|g| g.result.is_err()).count();
     let calls = stage.calls() - before;
     view.verdict(Verdict {
@@ -56,7 +64,10 @@ pub(super) async fn stampede(stage: &Stage, view: &mut View) -> io::Result<Verdi
 
 /// Act 2: the token ends, the issuer is slow, and nobody notices.
 pub(super) async fn ahead(stage: &Stage, view: &mut View) -> io::Result<Verdict> {
-    view.act("2  refresh ahead", "steady callers, tokens of 12 s, an issuer that takes a second")?;
+    view.act(
+        "2  refresh ahead",
+        "steady callers, tokens of 12 s, an issuer that takes a second",
+    )?;
     stage.issuer.behave(Behaviour::Latency(SLOW));
     let request = stage.request("orders.write");
     rush(stage, &request, 1).await;
@@ -65,7 +76,11 @@ pub(super) async fn ahead(stage: &Stage, view: &mut View) -> io::Result<Verdict>
     let until = Instant::now() + LIFETIME + Duration::from_secs(2);
     while Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        view.live(&format!("{}, issuer calls {}", load.tally().line(), stage.calls() - before));
+        view.live(&format!(
+            "{}, issuer calls {}",
+            load.tally().line(),
+            stage.calls() - before
+        ));
     }
     let tally = load.stop().await;
     stage.issuer.behave(Behaviour::Normal);
@@ -87,7 +102,10 @@ pub(super) async fn ahead(stage: &Stage, view: &mut View) -> io::Result<Verdict>
 
 /// Act 3: the issuer fails. Callers meet the memory of it, not the issuer; valid tokens are served on.
 pub(super) async fn failing(stage: &Stage, view: &mut View) -> io::Result<Verdict> {
-    view.act("3  failing issuer", "1,000 callers on a cold key, every issuer answer is a 503")?;
+    view.act(
+        "3  failing issuer",
+        "1,000 callers on a cold key, every issuer answer is a 503",
+    )?;
     let warm = stage.request("orders.write");
     rush(stage, &warm, 1).await;
     stage.issuer.behave(Behaviour::Status(503));
@@ -124,7 +142,10 @@ pub(super) async fn failing(stage: &Stage, view: &mut View) -> io::Result<Verdic
 
 /// Act 4: a resource refuses a token that should be good for longer.
 pub(super) async fn rejected(stage: &Stage, view: &mut View) -> io::Result<Verdict> {
-    view.act("4  rejected token", "the issuer revokes a live token, 100 callers report the 401")?;
+    view.act(
+        "4  rejected token",
+        "the issuer revokes a live token, 100 callers report the 401",
+    )?;
     let request = stage.request("billing.write");
     let first = rush(stage, &request, 1).await;
     let Some(old) = first.iter().filter_map(|g| g.result.as_ref().ok()).next() else {
@@ -142,7 +163,9 @@ pub(super) async fn rejected(stage: &Stage, view: &mut View) -> io::Result<Verdi
     let calls = stage.calls() - before;
     let replaced = outcomes
         .iter()
-        .filter(|(active, outcome)| *active && !matches!(outcome, Some(RejectOutcome::Kept { .. }) | None))
+        .filter(|(active, outcome)| {
+            *active && !matches!(outcome, Some(RejectOutcome::Kept { .. }) | None)
+        })
         .count();
     let late = report(stage, &request, generation, 50).await;
     let late_calls = stage.calls() - before - calls;
@@ -173,8 +196,11 @@ async fn report(
             (stage.broker.clone(), stage.caller.clone(), request.clone());
         set.spawn(async move {
             let challenge = r#"Bearer error="invalid_token""#.to_owned();
-            let report =
-                RejectReport { generation, status: Some(401), www_authenticate: Some(challenge) };
+            let report = RejectReport {
+                generation,
+                status: Some(401),
+                www_authenticate: Some(challenge),
+            };
             broker.reject(&caller, &request, &report).await
         });
     }
@@ -190,7 +216,10 @@ async fn report(
 
 /// Act 5: another plugin, twenty times, while callers call; and some that are refused.
 pub(super) async fn swap(stage: &Stage, view: &mut View) -> io::Result<Verdict> {
-    view.act("5  hot swap", "20 swaps under load, then garbage and a plugin of the wrong kind")?;
+    view.act(
+        "5  hot swap",
+        "20 swaps under load, then garbage and a plugin of the wrong kind",
+    )?;
     let request = stage.request("orders.write");
     let provider = stage.provider.as_str();
     let revision = || stage.broker.provider(provider).map_or(0, |p| p.revision);
@@ -200,7 +229,11 @@ pub(super) async fn swap(stage: &Stage, view: &mut View) -> io::Result<Verdict> 
     let mut refused = Vec::new();
     for _ in 0..SWAPS {
         let component: Arc<[u8]> = builtin("oauth2").unwrap_or_default().into();
-        match stage.broker.swap_provider(provider, component, "demo").await {
+        match stage
+            .broker
+            .swap_provider(provider, component, "demo")
+            .await
+        {
             Ok(_) => swapped += 1,
             Err(error) => view.note(&format!("a swap failed: {error}"))?,
         }
@@ -212,7 +245,11 @@ pub(super) async fn swap(stage: &Stage, view: &mut View) -> io::Result<Verdict> 
         ("a policy", builtin("allowlist").unwrap_or_default().into()),
     ];
     for (what, component) in wrong {
-        match stage.broker.swap_provider(provider, component, "demo").await {
+        match stage
+            .broker
+            .swap_provider(provider, component, "demo")
+            .await
+        {
             Ok(_) => view.note(&format!("{what} was taken"))?,
             Err(error) => refused.push(error.code),
         }

@@ -49,7 +49,7 @@ pub async fn run(json: bool) -> io::Result<bool> {
     verdicts.push(acts::failing(&stage, &mut view).await?);
     verdicts.push(acts::rejected(&stage, &mut view).await?);
     verdicts.push(acts::swap(&stage, &mut view).await?);
-    verdicts.push(stage.leaks());
+    verdicts.push(stage.leaks().await);
     stage.broker.shutdown(DRAIN).await;
     view.closing(&verdicts, stage.issuer.ledger().count())?;
     Ok(verdicts.iter().all(|verdict| verdict.held))

@@ -23,7 +23,12 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(12);
 /// What the demo's issuer calls its only client's password; it lives as long as the demo.
 const CLIENT_SECRET: &str = "demo-client-secret-0123456789abcdef";
 /// The scopes that make the demo's token keys.
-const SCOPES: [&str; 4] = ["orders.read", "orders.write", "billing.read", "billing.write"];
+const SCOPES: [&str; 4] = [
+    "orders.read",
+    "orders.write",
+    "billing.read",
+    "billing.write",
+];
 
 pub(super) struct Stage {
     pub(super) issuer: Issuer,
@@ -40,7 +45,7 @@ impl Stage {
     pub(super) async fn build() -> io::Result<Self> {
         let canary = Canary::new();
         let secret: Secret<String> = CLIENT_SECRET.into();
-        let client = Client::new("demo", ClientAuth::Basic(secret.clone())).scopes(&SCOPES);
+        let client = Client::new("demo", ClientAuth::Basic(CLIENT_SECRET.into())).scopes(&SCOPES);
         let issuer = Issuer::start(IssuerConfig {
             clients: vec![client],
             lifetime: LIFETIME,
@@ -56,7 +61,14 @@ impl Stage {
             .await
             .map_err(|error| io::Error::other(error.to_string()))?;
         let caller = Principal::new("shop", Tenant::default(), Vec::new());
-        Ok(Self { issuer, broker, caller, provider, canary, recorder })
+        Ok(Self {
+            issuer,
+            broker,
+            caller,
+            provider,
+            canary,
+            recorder,
+        })
     }
 
     /// A request of its own key.
@@ -74,14 +86,24 @@ impl Stage {
     }
 
     /// Looks for every secret of the run where none may be.
-    pub(super) fn leaks(&self) -> Verdict {
-        let places = [("metrics", self.broker.metrics()), ("events", self.recorder.dump())];
-        let found: Vec<_> =
-            places.iter().filter(|(_, text)| self.canary.find(text).is_some()).map(|(at, _)| *at).collect();
+    pub(super) async fn leaks(&self) -> Verdict {
+        let places = [
+            ("metrics", self.broker.metrics().await),
+            ("events", self.recorder.dump()),
+        ];
+        let found: Vec<_> = places
+            .iter()
+            .filter(|(_, text)| self.canary.find(text).is_some())
+            .map(|(at, _)| *at)
+            .collect();
         Verdict {
             act: "afterwards",
             promise: "no secret or token in any event or metric",
-            measured: format!("{} secrets looked for, {} found", self.canary.len(), found.len()),
+            measured: format!(
+                "{} secrets looked for, {} found",
+                self.canary.len(),
+                found.len()
+            ),
             held: found.is_empty(),
         }
     }
@@ -123,7 +145,13 @@ fn settings(issuer: &Issuer, provider: &ProviderName, secret: Secret<String>) ->
     });
     BrokerSettings {
         providers: vec![acme],
-        policy: PolicySettings { plugin: PluginSource::Builtin("allowlist".into()) },
-        callers: vec![CallerSettings { name: "shop".into(), tenant: Tenant::default(), rules }],
+        policy: PolicySettings {
+            plugin: PluginSource::Builtin("allowlist".into()),
+        },
+        callers: vec![CallerSettings {
+            name: "shop".into(),
+            tenant: Tenant::default(),
+            rules,
+        }],
     }
 }

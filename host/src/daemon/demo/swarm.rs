@@ -54,7 +54,10 @@ pub(super) async fn rush(stage: &Stage, request: &TokenRequest, callers: usize) 
 async fn once(broker: &Broker, caller: &Principal, request: &TokenRequest) -> Got {
     let arrived = now();
     let result = broker.token(caller, request).await;
-    Got { result, waited: arrived.elapsed() }
+    Got {
+        result,
+        waited: arrived.elapsed(),
+    }
 }
 
 fn now() -> Instant {
@@ -80,7 +83,10 @@ impl Load {
                 }
             });
         }
-        Self { tally, callers: set }
+        Self {
+            tally,
+            callers: set,
+        }
     }
 
     pub(super) fn tally(&self) -> &Tally {

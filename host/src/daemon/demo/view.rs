@@ -25,7 +25,11 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, terminal: !json && console::user_attended(), live: None }
+        Self {
+            json,
+            terminal: !json && console::user_attended(),
+            live: None,
+        }
     }
 
     pub(super) fn opening(&mut self, stage: &Stage) -> io::Result<()> {
@@ -39,8 +43,9 @@ impl View {
     pub(super) fn act(&mut self, title: &str, setting: &str) -> io::Result<()> {
         self.say(&format!("act {title}: {setting}"))?;
         if self.terminal {
-            let style = ProgressStyle::with_template("      {spinner} {elapsed_precise}  {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style =
+                ProgressStyle::with_template("      {spinner} {elapsed_precise}  {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let live = ProgressBar::new_spinner().with_style(style);
             live.enable_steady_tick(TICK);
             self.live = Some(live);
@@ -66,7 +71,10 @@ impl View {
             live.finish_and_clear();
         }
         let mark = if verdict.held { "held" } else { "BROKEN" };
-        self.say(&format!("      {}\n      {mark}: {}\n", verdict.measured, verdict.promise))?;
+        self.say(&format!(
+            "      {}\n      {mark}: {}\n",
+            verdict.measured, verdict.promise
+        ))?;
         Ok(verdict)
     }
 
@@ -81,16 +89,28 @@ impl View {
             return writeln!(out, "{summary:#}");
         }
         let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-        let width = if self.terminal { console::Term::stdout().size().1 } else { WIDTH };
-        table.set_width(width.max(60)).set_header(["act", "promise", "measured", ""]);
+        table
+            .load_style(UTF8_HORIZONTAL_ONLY)
+            .set_content_arrangement(ContentArrangement::Dynamic);
+        let width = if self.terminal {
+            console::Term::stdout().size().1
+        } else {
+            WIDTH
+        };
+        table
+            .set_width(width.max(60))
+            .set_header(["act", "promise", "measured", ""]);
         for verdict in verdicts {
             let mark = if verdict.held { "held" } else { "BROKEN" };
             table.add_row([verdict.act, verdict.promise, &verdict.measured, mark]);
         }
         writeln!(out, "{table}")?;
         let held = verdicts.iter().filter(|verdict| verdict.held).count();
-        writeln!(out, "{held} of {} promises held, with {calls} issuer calls in all.", verdicts.len())
+        writeln!(
+            out,
+            "{held} of {} promises held, with {calls} issuer calls in all.",
+            verdicts.len()
+        )
     }
 
     fn say(&self, line: &str) -> io::Result<()> {

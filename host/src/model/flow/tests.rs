@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::contract::Limited;
+use crate::model::credential::CredentialState;
 use crate::model::error::ErrorKind;
 use world::{Fate, Wire, World, single_use};
 

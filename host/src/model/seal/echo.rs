@@ -17,6 +17,7 @@ use foldhash::fast::RandomState;
 use zeroize::Zeroizing;
 
 use crate::keys::hex;
+use crate::model::contract::Holds;
 use crate::model::secret::Secret;
 
 /// What stands where a value was.
@@ -69,6 +70,18 @@ struct Reading<'t> {
     bytes: Cow<'t, [u8]>,
     /// Where each byte, and the end, stands in the text itself; none when they are the same.
     origin: Option<Vec<usize>>,
+}
+
+// === impl Class ===
+
+impl From<Holds> for Class {
+    fn from(holds: Holds) -> Self {
+        match holds {
+            Holds::RefreshToken => Self::Grant,
+            Holds::IdToken => Self::Identity,
+            Holds::AccessToken | Holds::Other => Self::Value,
+        }
+    }
 }
 
 // === impl EchoFilter ===

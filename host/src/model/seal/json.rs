@@ -11,7 +11,7 @@ use super::ANSWER_MAX_DEPTH;
 use super::echo::{ANY, REDACTED};
 use super::read::Found;
 use super::vault::{Origin, Vault};
-use crate::model::contract::{Capture, Holds};
+use crate::model::contract::{Capture, Holds, SealedValue};
 use crate::model::secret::Secret;
 
 /// Members of RFC 6749, section 5.1, and OpenID Connect that hold a token wherever they stand.
@@ -267,15 +267,22 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// How a member is shown, given how its object is.
+    /// How a member is shown, given how its object is. A token that nobody captured stays hidden, and what it is decides
+    /// where it may go.
     fn child(&self, name: &str, parent: Show, depth: usize) -> Show {
-        match self.granted(parent) {
-            hidden @ Show::Hidden(_) => hidden,
-            _ if TOKEN_MEMBERS.iter().any(|(token, _)| *token == name) => {
+        let token = TOKEN_MEMBERS
+            .iter()
+            .find(|(token, _)| *token == name)
+            .map(|(_, holds)| *holds);
+        match (self.granted(parent), token) {
+            (Show::Hidden(Holds::Other) | Show::Plain | Show::Sealed, Some(Holds::AccessToken)) => {
                 Show::Hidden(Holds::Other)
             }
-            Show::Sealed if depth == 0 && is_readable(name) => Show::Plain,
-            show => show,
+            (Show::Hidden(Holds::Other) | Show::Plain | Show::Sealed, Some(holds)) => {
+                Show::Hidden(holds)
+            }
+            (Show::Sealed, None) if depth == 0 && is_readable(name) => Show::Plain,
+            (show, _) => show,
         }
     }
 
@@ -374,21 +381,15 @@ fn twice(members: &[(String, &RawValue)]) -> Option<String> {
 
 impl Vault {
     /// Seals one string of an answer.
-    pub(super) fn seal_member(
-        &mut self,
-        text: String,
-        holds: Holds,
-        success: bool,
-    ) -> crate::model::contract::SealedValue {
+    pub(super) fn seal_member(&mut self, text: String, holds: Holds, success: bool) -> SealedValue {
+        if holds != Holds::Other {
+            self.echo.add(holds.into(), &text);
+        }
         let origin = if success {
             Origin::Answer(holds)
         } else {
             Origin::ErrorAnswer
         };
-        self.seal(
-            Secret::new(text),
-            origin,
-            success && holds == Holds::RefreshToken,
-        )
+        self.seal(Secret::new(text), origin, holds == Holds::RefreshToken)
     }
 }

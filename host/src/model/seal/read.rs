@@ -1,9 +1,10 @@
 //! From an answer to what a plugin reads of it, and what the flow must know before the plugin is called again: whether a
 //! grant came back, and whether the issuer did what it was asked.
 
+use std::fmt;
+
 use http::{HeaderMap, StatusCode};
 
-use super::echo::Class;
 use super::json::{Findings, is_pointer};
 use super::vault::Vault;
 use super::violation::shown;
@@ -59,6 +60,14 @@ pub(super) struct Found {
 
 /// A body fit for a plugin, and why it is missing if it is.
 type Shown = Result<String, &'static str>;
+
+// === impl Opened ===
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answer, {:?}", self.response.status, self.verdict)
+    }
+}
 
 // === impl Vault ===
 
@@ -142,12 +151,7 @@ impl Vault {
     fn learn(&mut self, findings: &Findings, success: bool) -> Result<(), Violation> {
         for found in &findings.found {
             let Some(value) = &found.value else { continue };
-            let class = match found.holds {
-                Holds::RefreshToken => Class::Grant,
-                Holds::IdToken => Class::Identity,
-                Holds::AccessToken | Holds::Other => Class::Value,
-            };
-            self.echo.add(class, value.expose());
+            self.echo.add(found.holds.into(), value.expose());
         }
         if success && let Some(grant) = self.new_grant(findings) {
             self.captured_grant = Some(grant);

@@ -10,7 +10,7 @@ use crate::model::key::ProviderName;
 use crate::settings::{ProviderSettings, SecretSettings};
 
 /// The longest name of a secret, an exposed member, a kept value; as the contract has it, in bytes.
-pub(super) const NAME_MAX_BYTES: usize = 64;
+const NAME_MAX_BYTES: usize = 64;
 
 /// What one provider's plugin may do.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! From a plugin's last word to a token: every handle opened, every rule about what may leave the flow checked.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
@@ -7,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Violation;
 use super::echo::Class;
-use super::rules::{NAME_MAX_BYTES, is_name};
+use super::rules::is_name;
 use super::vault::{Origin, Sealed, Vault};
 use super::violation::shown;
 use crate::model::contract::{Expiry, ExtraValue, Holds, SealedValue, TokenSet};
@@ -52,6 +53,14 @@ pub struct Settled {
     pub held: Vec<(String, Secret<String>)>,
     /// Plain values to keep, by name.
     pub memo: Vec<(String, String)>,
+}
+
+// === impl Settled ===
+
+impl fmt::Debug for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.token.fmt(f)
+    }
 }
 
 // === impl Vault ===
@@ -223,15 +232,11 @@ impl Vault {
 
     /// A grant kept beside the grant would be presented without being marked as spent.
     fn check_held(&self, sealed: &Sealed) -> Result<(), Violation> {
-        let kept = match &sealed.origin {
-            Origin::Held => true,
-            Origin::Answer(holds) => *holds != Holds::RefreshToken,
-            Origin::Grant | Origin::Signature(_) | Origin::ErrorAnswer => false,
-        };
+        let kept = matches!(sealed.origin, Origin::Held | Origin::Answer(_));
         if !kept {
             return Err(token_set(
                 "held",
-                "may hold values of successful answers only, and no grant",
+                "may hold values of successful answers only",
             ));
         }
         if sealed.value.expose().len() > TOKEN_MAX_BYTES {
@@ -273,7 +278,6 @@ fn check_names<T>(
         members[..at].iter().any(|(other, _)| other == name)
     };
     if members.iter().any(|(name, _)| !is_name(name)) || members.iter().enumerate().any(twice) {
-        debug_assert!(NAME_MAX_BYTES == 64, "the words below name the bound");
         return Err(token_set(
             member,
             "needs names of 1 to 64 bytes of a-z, 0-9 and _, each once",

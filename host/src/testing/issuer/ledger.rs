@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(ledger.peak_per_second(), 4);
         assert_eq!(
             ledger.count_within(Duration::from_secs(4), UnixTime::from_millis(5000)),
-            4
+            3
         );
         assert_eq!(ledger.entries()[5].number, 5);
     }

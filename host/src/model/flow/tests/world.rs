@@ -6,10 +6,12 @@ use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
 use super::super::*;
+use crate::model::contract::Reason;
 use crate::model::contract::{
     AnswerFormat, Body, Expiry, Field, HttpRequest, Limited, SealedValue, Segment, SignRequest,
     TokenSet,
 };
+use crate::model::credential::CredentialState;
 use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant, TokenKey};
 use crate::model::transport::{Answer, Delivery, FaultKind, TransportFault};
 use crate::settings::{PluginSource, ProviderSettings, RefreshSettings, Wasi};

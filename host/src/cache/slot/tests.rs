@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant};
+use crate::model::token::ObtainedToken;
 
 const START: UnixTime = UnixTime::from_secs(1_700_000_000);
 
@@ -270,6 +271,66 @@ mod in_every_order {
                 );
             },
             SCHEDULES,
+        );
+    }
+
+    struct Quiet;
+
+    impl crate::cache::Nudge for Quiet {
+        fn nudge(&self, _: &Arc<Slot>) {}
+    }
+
+    struct Still;
+
+    impl crate::model::time::Clock for Still {
+        fn now(&self) -> UnixTime {
+            at(4)
+        }
+    }
+
+    #[test]
+    fn shuttle_a_handle_never_goes_back_and_sees_a_withdrawal_at_once() {
+        use crate::cache::{CoarseClock, Decision, PolicyEpoch, TokenHandle};
+        shuttle::check_pct(
+            || {
+                let slot = slot();
+                let epoch = PolicyEpoch::default();
+                let decision = Decision {
+                    epoch: epoch.current(),
+                    allowed_until: UnixTime::MAX,
+                    max_lifetime: None,
+                };
+                let clock = CoarseClock::Exact(Arc::new(Still));
+                let pin = slot.pin().unwrap();
+                let mut handle = TokenHandle::new(pin, decision, epoch, clock, Arc::new(Quiet));
+                slot.publish(slot.era(), &token("a", 0, 60), at(0)).unwrap();
+                let writer = {
+                    let slot = Arc::clone(&slot);
+                    thread::spawn(move || {
+                        slot.publish(slot.era(), &token("b", 1, 61), at(1)).unwrap();
+                        slot.withdraw();
+                    })
+                };
+                let mut seen = Vec::new();
+                for _ in 0..4 {
+                    match handle.get() {
+                        Ok(token) => {
+                            let n = u64::from(token.raw().as_bytes()[0] - b'a');
+                            assert_eq!(token.expires(), at(60 + n));
+                            seen.push(n);
+                        }
+                        Err(why) => {
+                            assert_eq!(why, NotReady::Absent);
+                            seen.push(2);
+                        }
+                    }
+                }
+                assert!(seen.is_sorted(), "{seen:?}");
+                writer.join().unwrap();
+                assert_eq!(handle.get().unwrap_err(), NotReady::Absent);
+            },
+            SCHEDULES,
+            3,
         );
     }
 

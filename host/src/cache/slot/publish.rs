@@ -1,0 +1,168 @@
+//! Changing a slot's token: publishing a new one, taking one away, closing for good.
+//!
+//! The two words of the fast path change here only, with the cell locked for writing.
+
+use std::sync::Arc;
+
+use super::{CLOSED, Cell, NEVER, NO_TOKEN, Slot, life};
+use crate::model::time::UnixTime;
+use crate::model::token::{AccessToken, Generation, ObtainedToken};
+use crate::shim;
+use crate::shim::atomic::Ordering;
+
+/// A stretch of a slot's life between two withdrawals. Whoever obtains a token takes it before it starts: a token
+/// asked for before a withdrawal is not published after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Era(pub(super) u64);
+
+/// Why a token was not published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotPublishable {
+    /// It cannot be a header value (RFC 9110, section 5.5).
+    NotAHeader,
+    /// It is already over.
+    Expired,
+    /// An older one than the slot had.
+    Older,
+    /// The key's tokens were withdrawn after it was asked for.
+    Withdrawn,
+    /// The slot was evicted or revoked.
+    Closed,
+}
+
+impl Slot {
+    /// The stretch it is in: to be taken before a token is asked for.
+    pub fn era(&self) -> Era {
+        shim::read(&self.cell).era
+    }
+
+    /// Makes a token the current one, under the next generation. The same token again keeps its generation (one name,
+    /// one token) and takes the new end. Forgets the failures.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not published; nothing changed then.
+    pub fn publish(
+        &self,
+        era: Era,
+        from: &ObtainedToken,
+        now: UnixTime,
+    ) -> Result<Arc<AccessToken>, NotPublishable> {
+        self.place(era, from, now, |cell| {
+            let same = cell
+                .token
+                .as_ref()
+                .filter(|held| held.raw() == from.value.expose());
+            Ok(match (same, cell.last) {
+                (Some(held), _) => held.generation(),
+                (None, Some(last)) => last.next(now),
+                (None, None) => Generation::first(now),
+            })
+        })
+    }
+
+    /// Makes a token the current one that already has a name: from the store, or from another node.
+    ///
+    /// # Errors
+    ///
+    /// As [`Slot::publish`], and [`NotPublishable::Older`]: readers never go back.
+    pub fn adopt(
+        &self,
+        era: Era,
+        from: &ObtainedToken,
+        generation: Generation,
+        now: UnixTime,
+    ) -> Result<Arc<AccessToken>, NotPublishable> {
+        self.place(era, from, now, |cell| match cell.last {
+            Some(last) if generation < last => Err(NotPublishable::Older),
+            _ => Ok(generation),
+        })
+    }
+
+    fn place(
+        &self,
+        era: Era,
+        from: &ObtainedToken,
+        now: UnixTime,
+        name: impl FnOnce(&Cell) -> Result<Generation, NotPublishable>,
+    ) -> Result<Arc<AccessToken>, NotPublishable> {
+        let mut cell = shim::write(&self.cell);
+        if cell.closed {
+            return Err(NotPublishable::Closed);
+        }
+        if cell.era != era {
+            return Err(NotPublishable::Withdrawn);
+        }
+        let generation = name(&cell)?;
+        let token =
+            AccessToken::new(self.id, generation, from).ok_or(NotPublishable::NotAHeader)?;
+        let token = Arc::new(token);
+        let new = life(&token);
+        if now >= new.serve_until() {
+            return Err(NotPublishable::Expired);
+        }
+        let old = cell.token.replace(Arc::clone(&token));
+        let gained = old
+            .as_deref()
+            .is_none_or(|old| !new.is_no_gain_over(life(old)));
+        cell.stalled = if gained {
+            0
+        } else {
+            cell.stalled.saturating_add(1)
+        };
+        cell.last = Some(generation);
+        cell.failure = None;
+        cell.attempts = 0;
+        cell.rejects.published(generation, now);
+        self.asked.store(false, Ordering::Relaxed);
+        // Until somebody plans, the new token is not to be renewed; the old one's time means nothing for it.
+        self.due.store(NEVER, Ordering::Relaxed);
+        self.serve_until
+            .store(new.serve_until().as_millis(), Ordering::Release);
+        self.generation
+            .store(generation.number(), Ordering::Release);
+        // The old token's memory is zeroed after the lock is gone.
+        drop(cell);
+        drop(old);
+        Ok(token)
+    }
+
+    /// Takes the token away: its credential was revoked or replaced. The slot stays usable, and a renewal under way
+    /// is not published.
+    pub fn withdraw(&self) {
+        let mut cell = shim::write(&self.cell);
+        let old = cell.token.take();
+        cell.era = Era(cell.era.0 + 1);
+        self.serve_until.store(0, Ordering::Release);
+        if !cell.closed {
+            self.generation.store(NO_TOKEN, Ordering::Release);
+        }
+        drop(cell);
+        drop(old);
+    }
+
+    /// Closes it for good: evicted, or its key ended. Every handle sees it on its next look.
+    pub fn close(&self) {
+        self.close_if(|_| true);
+    }
+
+    /// Closes it unless somebody holds on to it; says whether it did.
+    pub(in crate::cache) fn close_unless_pinned(&self) -> bool {
+        self.close_if(|pins| pins == 0)
+    }
+
+    fn close_if(&self, judge: impl FnOnce(usize) -> bool) -> bool {
+        let mut cell = shim::write(&self.cell);
+        // No pin can be taken now: taking the first one needs the cell.
+        if !judge(self.pins.load(Ordering::Acquire)) {
+            return false;
+        }
+        let old = cell.token.take();
+        cell.closed = true;
+        self.serve_until.store(0, Ordering::Release);
+        self.generation.store(CLOSED, Ordering::Release);
+        drop(cell);
+        drop(old);
+        true
+    }
+}

@@ -1,0 +1,132 @@
+//! What came back decides: whether a grant was spent, stayed, was replaced, or nobody knows (the refresh protocol in
+//! `docs/architecture.md`).
+
+use super::admission::Knowledge;
+use super::failure::Failure;
+use super::{Advanced, Change, Core, Landing, SPENT_MAX, Then};
+use crate::model::contract::{HttpRequest, Reason, Reply};
+use crate::model::credential::{CredentialState, EndCause, fingerprint};
+use crate::model::seal::Completeness;
+use crate::model::secret::Secret;
+use crate::model::time::UnixTime;
+use crate::model::transport::Delivery;
+
+// === impl Core ===
+
+impl Core {
+    /// Reads an answer, or the lack of one.
+    pub(super) fn delivered(
+        mut self,
+        request: HttpRequest,
+        with_grant: bool,
+        delivery: Delivery,
+        now: UnixTime,
+    ) -> Advanced {
+        let answer = match delivery {
+            Delivery::Answered(answer) => answer,
+            Delivery::NotSent(fault) if with_grant => {
+                let failure = Failure::transport(&fault);
+                return self.intent_over(Then::Land(Landing::Failed(failure)));
+            }
+            Delivery::NotSent(fault) => {
+                let reason = Reason {
+                    code: fault.kind.label().into(),
+                    message: fault.detail,
+                };
+                self.replies.push(Reply::Unreached(reason));
+                return self.consult();
+            }
+            Delivery::Lost(fault) if with_grant => {
+                return self.in_doubt(Failure::transport(&fault), now);
+            }
+            Delivery::Lost(fault) => return self.fail(Failure::transport(&fault)),
+        };
+        self.sent_at = Some(answer.sent_at);
+        let opened = match self.vault.read(&request, &answer) {
+            Ok(opened) => opened,
+            Err(violation) => {
+                let failure = self.broken(&violation);
+                // A grant that came with an answer nobody should read is a grant all the same.
+                return match self.vault.captured_grant().cloned() {
+                    Some(grant) => self.adopt(grant, Then::Land(Landing::Failed(failure)), now),
+                    None if with_grant => self.in_doubt(failure, now),
+                    None => self.fail(failure),
+                };
+            }
+        };
+        let status = opened.response.status;
+        self.replies.push(Reply::Response(opened.response));
+        match (opened.grant, opened.verdict) {
+            (Some(grant), _) => self.adopt(grant, Then::Consult, now),
+            (None, Completeness::Token) if with_grant => {
+                let credential = &mut self.stored.credential;
+                let learned = !credential.seen.stayed || credential.state != CredentialState::Live;
+                credential.seen.stayed = true;
+                credential.state = CredentialState::Live;
+                if credential.intent.take().is_some() || learned {
+                    return self.persist(Change::Intent, Then::Consult);
+                }
+                self.consult()
+            }
+            (None, Completeness::NoToken | Completeness::Ambiguous)
+                if with_grant && self.knowledge() != Knowledge::Reusable =>
+            {
+                self.in_doubt(Failure::unclear(status), now)
+            }
+            (None, _) => self.intent_over(Then::Consult),
+        }
+    }
+
+    /// A new grant is recorded before anything can spoil it.
+    fn adopt(mut self, grant: Secret<String>, then: Then, now: UnixTime) -> Advanced {
+        let credential = &mut self.stored.credential;
+        if let Some(old) = credential.refresh_token.replace(grant) {
+            credential.seen.rotated = true;
+            credential
+                .spent
+                .push(fingerprint(&self.plan.spent_key, &old));
+            let surplus = credential.spent.len().saturating_sub(SPENT_MAX);
+            credential.spent.drain(..surplus);
+        }
+        credential.grant_since = now;
+        credential.state = CredentialState::Live;
+        credential.intent = None;
+        self.rotated_here = true;
+        self.persist(Change::Rotated, then)
+    }
+
+    /// The attempt is over and the grant is as it was.
+    fn intent_over(mut self, then: Then) -> Advanced {
+        if self.stored.credential.intent.take().is_none() {
+            return self.resume(then);
+        }
+        self.persist(Change::Intent, then)
+    }
+
+    /// The grant may have been spent, and nobody knows: what is known of its rotation decides.
+    pub(super) fn in_doubt(mut self, failure: Failure, now: UnixTime) -> Advanced {
+        let landing = match (self.knowledge(), self.probing) {
+            (Knowledge::Reusable, _) => {
+                return self.intent_over(Then::Land(Landing::Failed(failure)));
+            }
+            (Knowledge::Unknown | Knowledge::SingleUse, true) => {
+                self.stored.credential.state = CredentialState::ReauthorizationRequired {
+                    since: now,
+                    cause: EndCause::LostAnswer,
+                };
+                Failure::reauthorize("lost_answer", "the probe's answer was lost too")
+            }
+            _ => {
+                if !matches!(
+                    self.stored.credential.state,
+                    CredentialState::Uncertain { .. }
+                ) {
+                    self.stored.credential.state = CredentialState::Uncertain { since: now };
+                }
+                failure
+            }
+        };
+        self.stored.credential.intent = None;
+        self.persist(Change::State, Then::Land(Landing::Failed(landing)))
+    }
+}

@@ -1,0 +1,278 @@
+//! The tables of the file, and what is read from them within one transaction. What is written is `rows`'s, when transactions
+//! begin and end `live`'s, and what a row looks like `vault`'s.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redb::{Database, Durability, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{StorageError, TableDefinition, WriteTransaction};
+
+use crate::model::credential::Stored;
+use crate::model::key::CredentialKey;
+use crate::store::KeptPlugin;
+use crate::store::sealing::{DataKey, NoRandomness, SealingKey};
+use crate::store::vault::{Head, Kind, Ledger, RowId, SCHEMA, TenantId, Unsealed, Vault};
+
+pub(super) type Bytes = &'static [u8];
+
+/// `schema`, in the clear; `root` and `ledger`, sealed.
+pub(super) const ABOUT: TableDefinition<'static, &str, Bytes> = TableDefinition::new("about");
+/// Data keys, sealed, by tenant and number (big-endian, so that the last of a tenant is its newest).
+pub(super) const DATA_KEYS: TableDefinition<'static, [u8; 20], Bytes> =
+    TableDefinition::new("data keys");
+/// Sealed credentials.
+pub(super) const CREDENTIALS: TableDefinition<'static, RowId, Bytes> =
+    TableDefinition::new("credentials");
+/// Sealed plugins.
+pub(super) const PLUGINS: TableDefinition<'static, RowId, Bytes> = TableDefinition::new("plugins");
+
+const ABOUT_SCHEMA: &str = "schema";
+const ABOUT_ROOT: &str = "root";
+pub(super) const ABOUT_LEDGER: &str = "ledger";
+
+/// Why a transaction did not do what it should.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The engine failed; opening the file again may help.
+    Engine(String),
+    /// The system failed, or has no more room.
+    System(String),
+    /// The file has none of our tables.
+    Foreign,
+    /// The file has a newer schema.
+    Newer(u32),
+    /// Something sealed, named here, was not opened.
+    Unsealed(&'static str, Unsealed),
+    /// A tenant's data key is not there.
+    KeyMissing,
+    /// The rows are not those that were written last.
+    Ledger,
+}
+
+/// The keys of the store that a transaction sees.
+pub(super) fn open_vault(read: &ReadTransaction, operator: SealingKey) -> Result<Vault, Fault> {
+    let about = match read.open_table(ABOUT) {
+        Err(redb::TableError::Storage(error)) => return Err(Fault::engine(error)),
+        table => table.map_err(|_| Fault::Foreign)?,
+    };
+    let schema = about
+        .get(ABOUT_SCHEMA)
+        .map_err(Fault::engine)?
+        .ok_or(Fault::Foreign)?;
+    match schema.value().try_into().map(u32::from_le_bytes) {
+        Ok(SCHEMA) => {}
+        Ok(newer @ SCHEMA..) => return Err(Fault::Newer(newer)),
+        _ => return Err(Fault::Foreign),
+    }
+    let root = about
+        .get(ABOUT_ROOT)
+        .map_err(Fault::engine)?
+        .ok_or(Fault::Foreign)?;
+    Vault::open(operator, root.value()).map_err(|why| Fault::Unsealed("its root", why))
+}
+
+/// Writes a new store.
+pub(super) fn found(database: &Database, operator: SealingKey) -> Result<Vault, Fault> {
+    let (vault, root) = Vault::create(operator)?;
+    let write = begin_write(database)?;
+    {
+        let mut about = write.open_table(ABOUT).map_err(Fault::engine)?;
+        let ledger = vault.seal_ledger(&Ledger::default())?;
+        about
+            .insert(ABOUT_SCHEMA, SCHEMA.to_le_bytes().as_slice())
+            .map_err(Fault::engine)?;
+        about
+            .insert(ABOUT_ROOT, root.as_slice())
+            .map_err(Fault::engine)?;
+        about
+            .insert(ABOUT_LEDGER, ledger.as_slice())
+            .map_err(Fault::engine)?;
+        write.open_table(DATA_KEYS).map_err(Fault::engine)?;
+        write.open_table(CREDENTIALS).map_err(Fault::engine)?;
+        write.open_table(PLUGINS).map_err(Fault::engine)?;
+    }
+    write.commit().map_err(Fault::engine)?;
+    Ok(vault)
+}
+
+/// A transaction whose commit is on disk before it returns.
+///
+/// With quick repair a commit takes two flushes, which a group shares, and says which pages are in use. Without, the engine
+/// reads the whole file after a crash, and falls back to the commit before where the newest does not match its checksums:
+/// a grant that is spent would come back.
+pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, Fault> {
+    let mut write = database.begin_write().map_err(Fault::engine)?;
+    write
+        .set_durability(Durability::Immediate)
+        .map_err(Fault::engine)?;
+    write.set_quick_repair(true);
+    Ok(write)
+}
+
+/// Fails when there are not as many rows as the ledger has.
+pub(super) fn check_counts(read: &ReadTransaction, vault: &Vault) -> Result<(), Fault> {
+    let credentials = read.open_table(CREDENTIALS).map_err(Fault::engine)?;
+    let plugins = read.open_table(PLUGINS).map_err(Fault::engine)?;
+    let rows = credentials.len().map_err(Fault::engine)? + plugins.len().map_err(Fault::engine)?;
+    let about = read.open_table(ABOUT).map_err(Fault::engine)?;
+    (rows == ledger(&about, vault)?.rows)
+        .then_some(())
+        .ok_or(Fault::Ledger)
+}
+
+/// Reads every row, one at a time, and sums them: how many there are, when they are the ones that were written last.
+pub(super) fn verify(read: &ReadTransaction, vault: &Vault) -> Result<u64, Fault> {
+    let mut sum = Ledger::default();
+    for (kind, table) in [(Kind::Credential, CREDENTIALS), (Kind::Plugin, PLUGINS)] {
+        let table = read.open_table(table).map_err(Fault::engine)?;
+        for row in table.iter().map_err(Fault::engine)? {
+            let (id, row) = row.map_err(Fault::engine)?;
+            sum.add(vault.element(kind, &id.value(), row.value()));
+        }
+    }
+    let about = read.open_table(ABOUT).map_err(Fault::engine)?;
+    (sum == ledger(&about, vault)?)
+        .then_some(sum.rows)
+        .ok_or(Fault::Ledger)
+}
+
+/// The record of a key.
+pub(super) fn load(
+    read: &ReadTransaction,
+    vault: &Vault,
+    key: &CredentialKey,
+) -> Result<Stored, Fault> {
+    let id = vault.credential_id(key);
+    let rows = read.open_table(CREDENTIALS).map_err(Fault::engine)?;
+    let Some(row) = rows.get(id).map_err(Fault::engine)? else {
+        return Ok(Stored::default());
+    };
+    let data_keys = read.open_table(DATA_KEYS).map_err(Fault::engine)?;
+    open_credential(&data_keys, vault, &id, row.value()).map(|(_, stored)| stored)
+}
+
+/// Every key whose row opens, at most `limit`.
+pub(super) fn keys(
+    read: &ReadTransaction,
+    vault: &Vault,
+    limit: usize,
+) -> Result<Vec<CredentialKey>, Fault> {
+    let rows = read.open_table(CREDENTIALS).map_err(Fault::engine)?;
+    let data_keys = read.open_table(DATA_KEYS).map_err(Fault::engine)?;
+    let mut keys = Vec::new();
+    for row in rows.iter().map_err(Fault::engine)? {
+        if keys.len() == limit {
+            break;
+        }
+        let (id, row) = row.map_err(Fault::engine)?;
+        match open_credential(&data_keys, vault, &id.value(), row.value()) {
+            Ok((key, _)) => keys.push(key),
+            // One damaged row must not hide the others; loading it says what is wrong.
+            Err(Fault::Unsealed(..) | Fault::KeyMissing) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(keys)
+}
+
+/// Every plugin.
+pub(super) fn plugins(
+    read: &ReadTransaction,
+    vault: &Vault,
+) -> Result<Vec<(String, KeptPlugin)>, Fault> {
+    let rows = read.open_table(PLUGINS).map_err(Fault::engine)?;
+    rows.iter()
+        .map_err(Fault::engine)?
+        .map(|row| {
+            let (id, row) = row.map_err(Fault::engine)?;
+            let opened = vault.open_plugin(&id.value(), row.value());
+            opened.map_err(|why| Fault::Unsealed("a plugin", why))
+        })
+        .collect()
+}
+
+pub(super) fn open_credential(
+    data_keys: &impl ReadableTable<[u8; 20], Bytes>,
+    vault: &Vault,
+    id: &RowId,
+    row: &[u8],
+) -> Result<(CredentialKey, Stored), Fault> {
+    let unsealed = |why| Fault::Unsealed("a credential", why);
+    let (head, _) = Head::split(row).map_err(unsealed)?;
+    let key = data_key(data_keys, vault, head.tenant, head.key_number)?.ok_or(Fault::KeyMissing)?;
+    vault.open_credential(id, row, &key).map_err(unsealed)
+}
+
+pub(super) fn data_key(
+    data_keys: &impl ReadableTable<[u8; 20], Bytes>,
+    vault: &Vault,
+    tenant: TenantId,
+    number: u32,
+) -> Result<Option<Arc<DataKey>>, Fault> {
+    if let Some(key) = vault.held_data_key(tenant, number) {
+        return Ok(Some(key));
+    }
+    let Some(sealed) = data_keys
+        .get(data_key_place(tenant, number))
+        .map_err(Fault::engine)?
+    else {
+        return Ok(None);
+    };
+    let key = vault.open_data_key(tenant, number, sealed.value());
+    key.map(Some)
+        .map_err(|why| Fault::Unsealed("a data key", why))
+}
+
+pub(super) fn data_key_place(tenant: TenantId, number: u32) -> [u8; 20] {
+    let mut place = [0; 20];
+    place[..16].copy_from_slice(&tenant);
+    place[16..].copy_from_slice(&number.to_be_bytes());
+    place
+}
+
+pub(super) fn ledger(
+    about: &impl ReadableTable<&'static str, Bytes>,
+    vault: &Vault,
+) -> Result<Ledger, Fault> {
+    let sealed = about
+        .get(ABOUT_LEDGER)
+        .map_err(Fault::engine)?
+        .ok_or(Fault::Foreign)?;
+    vault
+        .open_ledger(sealed.value())
+        .map_err(|why| Fault::Unsealed("its ledger", why))
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// An error of the engine, in its words: it sees page numbers and sealed bytes only.
+    pub(super) fn engine(error: impl Into<redb::Error>) -> Self {
+        match error.into() {
+            redb::Error::Io(error) => Self::System(error.to_string()),
+            redb::Error::PreviousIo => Self::System(StorageError::PreviousIo.to_string()),
+            error => Self::Engine(error.to_string()),
+        }
+    }
+}
+
+impl From<NoRandomness> for Fault {
+    fn from(_: NoRandomness) -> Self {
+        Self::System("the system has no random bytes to give".into())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(detail) | Self::System(detail) => f.write_str(detail),
+            Self::Foreign => f.write_str("it has no tables of Keyfob"),
+            Self::Newer(schema) => write!(f, "it has schema {schema}"),
+            Self::Unsealed(what, why) => write!(f, "{what} cannot be opened: {why}"),
+            Self::KeyMissing => f.write_str("the data key of its tenant is gone"),
+            Self::Ledger => f.write_str(
+                "its rows are not those that were written last: some were removed, brought in or put back",
+            ),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The one thread that writes. It takes what is waiting and commits it together, so that under load many commits share one
+//! flush of the disk, and none waits for a timer.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::live::Live;
+use super::rows::Rows;
+use super::tables::Fault;
+use crate::model::credential::{CommitFault, Credential, Unreachable, Version};
+use crate::model::key::CredentialKey;
+use crate::store::KeptPlugin;
+
+/// How many may wait. A full queue holds callers back, each under its own deadline.
+pub(super) const WAITING_MAX: usize = 1024;
+/// How many share a transaction. More would gain little: a flush is then shared by 256, and the first of them waits for
+/// the sealing of the last.
+const TOGETHER_MAX: usize = 256;
+
+/// Something to write, and whom to answer once it is on disk.
+pub(super) struct Request {
+    /// What to write.
+    pub(super) work: Work,
+    /// Where the answer goes; whoever asked may have left.
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// The version written.
+pub(super) type Answer = Result<Version, CommitFault>;
+
+/// Something to write.
+pub(super) enum Work {
+    /// A credential, if it still has a version.
+    Commit(CredentialKey, Version, Box<Credential>),
+    /// A plugin at its place; none forgets it.
+    KeepPlugin(String, Option<KeptPlugin>),
+}
+
+/// Starts the thread. It ends when every sender is gone and what was waiting is written.
+pub(super) fn start(live: Arc<Live>) -> io::Result<(mpsc::Sender<Request>, JoinHandle<()>)> {
+    let (requests, mut waiting) = mpsc::channel(WAITING_MAX);
+    let thread = std::thread::Builder::new()
+        .name("keyfob-store".into())
+        .spawn(move || {
+            let mut together = Vec::with_capacity(TOGETHER_MAX);
+            while waiting.blocking_recv_many(&mut together, TOGETHER_MAX) > 0 {
+                let answers = live.write(|rows| perform(&together, rows));
+                answer(
+                    together.drain(..),
+                    answers.map_err(|fault| live.unreachable(fault)),
+                );
+            }
+        })?;
+    Ok((requests, thread))
+}
+
+fn perform(together: &[Request], rows: &mut Rows<'_>) -> Result<Vec<Answer>, Fault> {
+    together
+        .iter()
+        .map(|request| match &request.work {
+            Work::Commit(key, expected, credential) => rows.commit(key, *expected, credential),
+            Work::KeepPlugin(place, plugin) => rows.keep_plugin(place, plugin.as_ref()).map(Ok),
+        })
+        .collect()
+}
+
+/// One that left without its answer is no fault: a commit belongs to the store, not to who asked.
+fn answer(together: impl Iterator<Item = Request>, answers: Result<Vec<Answer>, Unreachable>) {
+    match answers {
+        Ok(answers) => {
+            together
+                .zip(answers)
+                .for_each(|(request, answer)| drop(request.answer.send(answer)));
+        }
+        Err(fault) => {
+            let fault = CommitFault::from(fault);
+            together.for_each(|request| drop(request.answer.send(Err(fault.clone()))));
+        }
+    }
+}
