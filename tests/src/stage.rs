@@ -14,14 +14,11 @@ use keyfob::broker::{
 use keyfob::cache::CacheLimits;
 use keyfob::model::error::Error;
 use keyfob::model::event::{Event, RefreshOutcome};
-use keyfob::model::key::{
-    Audience, CredentialKey, ProviderName, ScopeSet, Subject, Tenant, TokenKey,
-};
+use keyfob::model::key::{Tenant, TokenKey};
 use keyfob::model::policy::{Principal, TokenRequest};
 use keyfob::model::time::{Clock, SystemClock};
 use keyfob::settings::{
-    CallerSettings, PluginSource, ProviderSettings, RefreshSettings, SecretSettings, SecretSource,
-    Wasi,
+    CallerSettings, PluginSource, ProviderSettings, RefreshSettings, SecretSource, Wasi,
 };
 use keyfob::store::Store;
 use keyfob::testing::issuer::{Client, ClientAuth, Issuer, IssuerConfig};
@@ -29,7 +26,10 @@ use keyfob::testing::{Canary, Recorder};
 use keyfob::wasm::{Catalog, Runtime};
 use serde_json::json;
 
+pub use self::words::*;
 use crate::logs::{self, Sheet};
+
+mod words;
 
 /// The provider every stage has.
 pub const ACME: &str = "acme";
@@ -286,72 +286,6 @@ fn usual(name: &str, issuer: &Issuer) -> ProviderSettings {
     }
 }
 
-/// A secret with no special grants.
-pub fn secret(name: &str, value: &str) -> SecretSettings {
-    SecretSettings {
-        name: name.to_owned(),
-        source: SecretSource::Value(value.into()),
-        to: None,
-        places: None,
-        alg: None,
-        key_id: None,
-        audiences: None,
-    }
-}
-
-/// Scopes that a test wrote itself.
-pub fn scopes(names: &[&str]) -> ScopeSet {
-    ScopeSet::parse(names.iter().copied()).expect("tests name scopes well")
-}
-
-/// A subject that a test wrote itself.
-pub fn subject(name: &str) -> Subject {
-    Subject::parse(name).expect("tests name subjects well")
-}
-
-/// An audience that a test wrote itself.
-pub fn audience(name: &str) -> Audience {
-    Audience::parse(name).expect("tests name audiences well")
-}
-
-/// A provider's name that a test wrote itself.
-pub fn provider_name(name: &str) -> ProviderName {
-    ProviderName::parse(name).expect("tests name providers well")
-}
-
-/// The usual token of a provider.
-pub fn of(provider: &str) -> TokenRequest {
-    TokenRequest::new(provider_name(provider))
-}
-
-/// The usual token of [`ACME`] with this one scope: a key of its own.
-pub fn with_scope(scope: &str) -> TokenRequest {
-    of(ACME).scopes(scopes(&[scope]))
-}
-
-/// The credential of a subject at [`ACME`], in the default tenant.
-pub fn credential(name: Option<&str>) -> CredentialKey {
-    CredentialKey {
-        tenant: Tenant::default(),
-        provider: provider_name(ACME),
-        subject: name.map(subject),
-    }
-}
-
-/// The token was refused with this status and challenge.
-pub fn report(generation: u64, status: u16, challenge: Option<&str>) -> RejectReport {
-    RejectReport {
-        generation,
-        status: Some(status),
-        www_authenticate: challenge.map(str::to_owned),
-    }
-}
-
-/// The token was refused, as most resources say it.
-pub fn refused(generation: u64) -> RejectReport {
-    report(generation, 401, Some("Bearer error=\"invalid_token\""))
-}
-
 // === impl Stage ===
 
 impl Stage {
@@ -544,9 +478,4 @@ impl Caller {
 fn note(said: &Mutex<String>, what: &impl Debug) {
     let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = writeln!(said, "{what:?}");
-}
-
-/// Generation of an answer that has a token.
-pub fn generation(issued: &Issued) -> u64 {
-    issued.token.generation().number()
 }
