@@ -1,7 +1,7 @@
 //! Names: who a token is for and what it may do. Parsed once, compared whole.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// The longest name of a tenant, provider, caller or subject, in bytes: they are metric labels, map keys and rows.
@@ -68,9 +68,7 @@ impl TokenKey {
     /// A number that differs between keys and is the same in every process that reads the same seed: for jitter, not for
     /// maps.
     pub fn hash_word(&self) -> u64 {
-        let mut hasher = foldhash::quality::FixedState::default().build_hasher();
-        self.hash(&mut hasher);
-        hasher.finish()
+        foldhash::quality::FixedState::default().hash_one(self)
     }
 }
 

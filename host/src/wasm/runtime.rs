@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store,
+};
 
 use super::error::{LoadCode, LoadError};
 use super::limits::{self, Budget, Meter};
@@ -149,6 +151,8 @@ fn config(instances: InstanceAllocationStrategy) -> Config {
     let mut config = Config::new();
     config.allocation_strategy(instances);
     config.epoch_interruption(true);
+    // A step is microseconds long either way; what is felt is a start or a swap, and it takes half as long.
+    config.cranelift_opt_level(OptLevel::None);
     // No contract of ours has async functions, and without them an instance costs a fifth less.
     config.concurrency_support(false);
     // The text of a panic is read from the memory that a trap leaves behind.

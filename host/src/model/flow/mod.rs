@@ -182,11 +182,7 @@ struct Core {
 enum State {
     Leasing,
     Consulting,
-    Marking {
-        request: HttpRequest,
-        outgoing: OutgoingRequest,
-        tries: u32,
-    },
+    Marking(Box<Marked>),
     Sending {
         request: HttpRequest,
         with_grant: bool,
@@ -205,6 +201,13 @@ enum State {
         then: Then,
     },
     Landed,
+}
+
+/// What leaves once its mark is made.
+struct Marked {
+    request: HttpRequest,
+    outgoing: OutgoingRequest,
+    tries: u32,
 }
 
 enum Then {
@@ -276,14 +279,7 @@ impl Flow {
             (State::Consulting, Input::Consulted(Ok(Ok(step)))) => core.step(step, now),
             (State::Consulting, Input::Consulted(Ok(Err(refusal)))) => core.refused(refusal, now),
             (State::Consulting, Input::Consulted(Err(fault))) => core.fail(Failure::plugin(&fault)),
-            (
-                State::Marking {
-                    request,
-                    outgoing,
-                    tries,
-                },
-                Input::Recorded(marked),
-            ) => core.marked(request, outgoing, tries, marked),
+            (State::Marking(marked), Input::Recorded(result)) => core.marked(*marked, result),
             (
                 State::Sending {
                     request,

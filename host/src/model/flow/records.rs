@@ -1,11 +1,11 @@
 //! What is committed, and what becomes of it when the store does not answer or somebody else was first.
 
 use super::failure::Failure;
-use super::{Advanced, Change, Core, Effect, Flow, Landing, RECORD_TRIES, Record, State, Then};
-use crate::model::contract::HttpRequest;
+use super::{
+    Advanced, Change, Core, Effect, Flow, Landing, Marked, RECORD_TRIES, Record, State, Then,
+};
 use crate::model::credential::{CommitFault, CredentialState, Stored, Version};
 use crate::model::secret::Secret;
-use crate::model::transport::OutgoingRequest;
 
 // === impl Core ===
 
@@ -25,37 +25,23 @@ impl Core {
     }
 
     /// Commits the intent; nothing leaves before that.
-    pub(super) fn mark(
-        self,
-        request: HttpRequest,
-        outgoing: OutgoingRequest,
-        tries: u32,
-    ) -> Advanced {
-        let record = self.record_of(Change::Intent, tries);
-        let state = State::Marking {
-            request,
-            outgoing,
-            tries,
-        };
+    pub(super) fn mark(self, marked: Marked) -> Advanced {
+        let record = self.record_of(Change::Intent, marked.tries);
+        let state = State::Marking(Box::new(marked));
         (Flow { core: self, state }, Effect::Mark(record))
     }
 
-    pub(super) fn marked(
-        mut self,
-        request: HttpRequest,
-        outgoing: OutgoingRequest,
-        tries: u32,
-        marked: Result<Version, CommitFault>,
-    ) -> Advanced {
-        match marked {
-            Ok(version) => self.at(version).send(request, outgoing),
+    pub(super) fn marked(mut self, it: Marked, result: Result<Version, CommitFault>) -> Advanced {
+        match result {
+            Ok(version) => self.at(version).send(it.request, it.outgoing),
             Err(CommitFault::Conflict) => self.land(Landing::Superseded {
                 orphan: None,
                 revoked: false,
             }),
-            Err(CommitFault::Unreachable(_)) if tries + 1 < RECORD_TRIES => {
-                self.mark(request, outgoing, tries + 1)
-            }
+            Err(CommitFault::Unreachable(_)) if it.tries + 1 < RECORD_TRIES => self.mark(Marked {
+                tries: it.tries + 1,
+                ..it
+            }),
             Err(CommitFault::Unreachable(detail)) => {
                 // The mark may have been made all the same: what is to be recorded is that nothing left.
                 self.stored.credential.intent = None;

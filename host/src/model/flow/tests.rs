@@ -141,7 +141,6 @@ fn an_operators_word_overrides_what_a_lost_answer_leads_to() {
     let unknown = world::Setup {
         rotation: Rotation::Unknown,
         after_lost_answer: stop,
-        ..single_use()
     };
     let mut world = World::new(unknown);
     world.run(Fate {
@@ -338,7 +337,7 @@ proptest! {
     ) {
         // "Unknown" is played with `stop`: probing is a second presentation that the operator accepts.
         let after_lost_answer = (rotation == Rotation::Unknown).then_some(AfterLostAnswer::Stop);
-        let mut world = World::new(world::Setup { rotation, after_lost_answer, ..single_use() });
+        let mut world = World::new(world::Setup { rotation, after_lost_answer });
         for fate in fates {
             let revoked = fate.revoked_meanwhile;
             let landed = world.run(fate);

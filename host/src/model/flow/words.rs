@@ -2,7 +2,9 @@
 
 use super::admission::{self, Admission, Knowledge};
 use super::failure::{self, Failure};
-use super::{Advanced, Change, Core, Effect, Flow, INTENT_SLACK, Landing, STEPS_MAX, State, Then};
+use super::{
+    Advanced, Change, Core, Effect, Flow, INTENT_SLACK, Landing, Marked, STEPS_MAX, State, Then,
+};
 use crate::model::backoff;
 use crate::model::contract::{HttpRequest, Limited, Refusal, Reply, Step};
 use crate::model::credential::{CredentialState, EndCause, Intent, Stored};
@@ -115,7 +117,11 @@ impl Core {
             at: now,
             over_at: self.plan.deadline.plus(INTENT_SLACK),
         });
-        self.mark(request, outgoing, 0)
+        self.mark(Marked {
+            request,
+            outgoing,
+            tries: 0,
+        })
     }
 
     pub(super) fn send(self, request: HttpRequest, outgoing: OutgoingRequest) -> Advanced {
