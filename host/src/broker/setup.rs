@@ -287,6 +287,9 @@ impl Broker {
         }
     }
 
+    /// Starts no renewal ahead of time any more.
+    pub fn stop_renewing(&self) {}
+
     /// Stops refreshing, waits for flights in progress at most this long, and ends every task.
     ///
     /// # Cancel safety
