@@ -140,6 +140,7 @@
 //! | plugins loaded, by digest | `wasm::cache` `entries`; each a `OnceCell` | `Mutex`; the cell waits for its first load | loads | the cell: yes |
 //! | compilations so far | `wasm::Catalog` | atomic | loads | no |
 //! | idle connections | `upstream::HttpUpstream` | inside the HTTP client, one pool a provider | requests that carry no grant | no |
+//! | the client for requests that carry a grant | `upstream::HttpUpstream` `single` | `OnceLock` | the first such request | no |
 //! | whether a request's body was handed over | `upstream`, one request | atomic | the connection | no |
 //! | callers, operators, certificates in force | `daemon::server::Front` `live` | `RwLock<Arc<_>>` | reload | no |
 //! | draining; notices this second | `daemon::server::Front` | atomics | shutdown; refused requests | no |

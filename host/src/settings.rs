@@ -79,7 +79,7 @@ pub struct SecretSettings {
 }
 
 /// Where a secret's value comes from. Files and variables are read again for each flow.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum SecretSource {
     /// An environment variable, read by the daemon through this function so that only it touches the environment.
     Env(String),

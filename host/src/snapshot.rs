@@ -1,18 +1,20 @@
 //! What is in force: providers, policy and callers behind one pointer, loaded once per request and carried by each
 //! flight. Checks here that what a plugin needs is what the operator granted.
 
+mod fingerprint;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+pub use fingerprint::fingerprint_of;
+
 use crate::model::contract::{Needs, PolicyPlugin, ProviderPlugin, Rotation};
-use crate::model::credential::{Fingerprint, fingerprint};
+use crate::model::credential::Fingerprint;
 use crate::model::key::ProviderName;
 use crate::model::seal::Rules;
-use crate::model::secret::Secret;
 use crate::model::transport::Upstream;
-use crate::secrets::SecretReader;
 use crate::settings::ProviderSettings;
 
 /// What is in force. Immutable: a change makes another one.
@@ -201,40 +203,6 @@ fn lacking(settings: &ProviderSettings, needs: &Needs, rules: &Rules) -> Vec<Set
         }
     }
     all
-}
-
-/// Hashes what of a provider reaches the wire, its secrets included.
-///
-/// # Errors
-///
-/// A mistake for each secret that cannot be read.
-pub async fn fingerprint_of(
-    settings: &ProviderSettings,
-    reader: &SecretReader,
-    key: &Secret<[u8; 32]>,
-) -> Result<Fingerprint, Vec<SetupMistake>> {
-    let mut text = settings.settings.to_string();
-    let mut mistakes = Vec::new();
-    for secret in &settings.secrets {
-        match reader.read(&secret.source).await {
-            Ok(value) => {
-                text.push('\n');
-                text.push_str(&secret.name);
-                text.push('=');
-                text.push_str(value.expose());
-            }
-            Err(fault) => mistakes.push(SetupMistake {
-                provider: Some(settings.name.as_str().to_owned()),
-                message: format!("the secret \"{}\": {fault}", secret.name),
-                fix: "set the variable or write the file, readable by this process".into(),
-                widens: false,
-            }),
-        }
-    }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    Ok(Fingerprint(fingerprint(key, &Secret::new(text))))
 }
 
 // === impl Placed ===

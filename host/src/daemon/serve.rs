@@ -1,10 +1,12 @@
 //! `keyfob serve`: from a configuration file to two listening planes, through reloads, to a clean end.
 
+mod orders;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use orders::{Orders, Signals, until_end};
 
 use super::authn::Directory;
 use super::config::{self, Config, Mistake, StoreSettings};
@@ -19,10 +21,14 @@ use crate::observe::Lines;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 
-/// How long requests in flight may take after SIGTERM: orchestrators kill after 30 s.
-const DRAIN_WITHIN: Duration = Duration::from_secs(20);
-/// How long refreshes in flight may take after that: a grant that is being rotated is worth waiting for.
-const FLIGHTS_WITHIN: Duration = Duration::from_secs(8);
+/// How long requests in flight may take after SIGTERM. Orchestrators kill after 30 s, and with the default
+/// `refresh.timeout` of 10 s refreshes may take 11 s after this: that makes 29 s.
+const DRAIN_WITHIN: Duration = Duration::from_secs(18);
+/// Beyond its own timeout, how long a refresh may take: to commit what the issuer answered in the last moment.
+const COMMIT_WITHIN: Duration = Duration::from_secs(1);
+/// The longest that refreshes in flight are waited for: the longest `refresh.timeout` there is, and its commit. Whoever
+/// configures more than the default must have the orchestrator wait longer too; a rotated grant is worth it.
+const FLIGHTS_MAX: Duration = Duration::from_secs(121);
 
 /// Why the daemon did not serve.
 #[derive(Debug)]
@@ -231,9 +237,14 @@ async fn run(loaded: Loaded, file: &Path, environment: &Environment) -> Result<(
         tokio::join!(connections.accept(&data, &front), admin)
     };
     let ending = async {
-        while signals.next().await == Order::Reload {
-            reload(&config, file, environment, &front, &broker, &*observer).await;
-        }
+        let mut flights_within = flights_within(&config);
+        until_end(&mut signals, async || {
+            let reloaded = reload(&config, file, environment, &front, &broker, &*observer).await;
+            // A flight keeps the timeout that it began with.
+            flights_within = reloaded.map_or(flights_within, |within| within.max(flights_within));
+        })
+        .await;
+        broker.stop_renewing();
         front.start_draining();
         notice(
             "draining",
@@ -247,15 +258,27 @@ async fn run(loaded: Loaded, file: &Path, environment: &Environment) -> Result<(
         if !finished {
             notice("drain_cut", "requests in flight were cut off".to_owned());
         }
+        flights_within
     };
-    tokio::join!(accepting, ending);
+    let (_, flights_within) = tokio::join!(accepting, ending);
     drop((data, admin));
-    broker.shutdown(FLIGHTS_WITHIN).await;
+    broker.shutdown(flights_within).await;
     notice("stopped", String::new());
     Ok(())
 }
 
-/// Reads the configuration again: all of it comes into force, or nothing.
+/// How long the refreshes of this configuration may take to finish.
+fn flights_within(config: &Config) -> Duration {
+    let timeouts = config.broker.providers.iter().map(|p| p.refresh.timeout);
+    let longest = timeouts.max().unwrap_or_default();
+    longest.saturating_add(COMMIT_WITHIN).min(FLIGHTS_MAX)
+}
+
+/// Reads the configuration again: all of it comes into force, or nothing. Answers how long its refreshes may take.
+///
+/// # Cancel safety
+///
+/// Safe: what was not in force yet never is.
 async fn reload(
     started: &Config,
     file: &Path,
@@ -263,12 +286,13 @@ async fn reload(
     front: &Front,
     broker: &Broker,
     observer: &dyn Observer,
-) {
+) -> Option<Duration> {
     let refused = |mistakes: Vec<Mistake>| {
         let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
         observer.observe(&Event::ConfigReloaded {
             refused: Some(all.join("\n")),
         });
+        None
     };
     let Loaded {
         config,
@@ -282,8 +306,6 @@ async fn reload(
     if let Err(error) = broker.apply(config.broker.clone()).await {
         return refused(located(&config, &error));
     }
-    let (old, new) = (&started.server, &config.server);
-    let addresses = (&old.listen, &old.admin_listen) != (&new.listen, &new.admin_listen);
     let before = front.live();
     let tls = before.tls.is_some() != live.tls.is_some();
     if tls {
@@ -296,50 +318,34 @@ async fn reload(
     for warning in warnings {
         notice("config_warning", warning.to_string());
     }
-    if addresses || tls || admin || started.log != config.log {
-        let detail =
-            "addresses, the use of TLS, a first operator and [log] take effect at a restart";
-        notice("restart_needed", detail.to_owned());
+    let waiting = [(tls, "the use of TLS"), (admin, "a first operator")];
+    let waiting: Vec<_> = waiting
+        .into_iter()
+        .chain(kept_until_restart(started, &config))
+        .filter_map(|(changed, what)| changed.then_some(what))
+        .collect();
+    if !waiting.is_empty() {
+        let detail = format!("{}: takes effect at a restart", waiting.join(", "));
+        notice("restart_needed", detail);
     }
+    Some(flights_within(&config))
 }
 
-/// What the process is told to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Reload,
-    End,
-}
-
-/// The signals that the daemon hears.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-// === impl Signals ===
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Order {
-        tokio::select! {
-            _ = self.terminate.recv() => Order::End,
-            _ = self.interrupt.recv() => Order::End,
-            _ = self.hangup.recv() => Order::Reload,
-        }
-    }
-
-    /// Waits for an order to end; reloads make no sense any more.
-    async fn end(&mut self) {
-        while self.next().await != Order::End {}
-    }
+/// What of a configuration is looked at when the process starts, and whether it changed since.
+fn kept_until_restart(started: &Config, now: &Config) -> [(bool, &'static str); 3] {
+    let addresses = |config: &Config| {
+        let server = &config.server;
+        (server.listen.clone(), server.admin_listen.clone())
+    };
+    let store = |config: &Config| {
+        let store = config.store.clone();
+        store.map(|store| (store.path, store.sealing_key))
+    };
+    [
+        (addresses(started) != addresses(now), "another address"),
+        (store(started) != store(now), "[store]"),
+        (started.log != now.log, "[log]"),
+    ]
 }
 
 #[cfg(test)]
@@ -358,6 +364,53 @@ mod tests {
         let mistakes = check(&loaded.config, &nothing).await.unwrap_err();
         assert!(mistakes[0].what.contains("NO is not set"), "{mistakes:?}");
         assert!(!dir.path().join("k.redb").exists());
+    }
+
+    #[test]
+    fn every_refresh_may_finish_before_the_process_ends() {
+        let within = |refresh: &str| {
+            let text = format!("[providers.a]\nplugin = \"oauth2\"\nallow = []\n{refresh}");
+            flights_within(&read(&text))
+        };
+        let orchestrators_wait = Duration::from_secs(30);
+        assert!(within("") > Duration::from_secs(10));
+        assert!(DRAIN_WITHIN + within("") < orchestrators_wait);
+        let longest = "refresh = { timeout = \"120s\" }";
+        assert!(within(longest) > Duration::from_secs(120));
+        assert!(within(longest) <= FLIGHTS_MAX);
+        assert_eq!(flights_within(&read("")), COMMIT_WITHIN);
+    }
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        const STORE: &str =
+            "[store]\nkind = \"embedded\"\npath = \"/k\"\nsealing_key = { env = \"K\" }\n";
+        let changed = |old: &str, new: &str| -> Vec<_> {
+            let kept = kept_until_restart(&read(old), &read(new));
+            let changed = kept.into_iter().filter(|(changed, _)| *changed);
+            changed.map(|(_, what)| what).collect()
+        };
+        assert_eq!(changed("", STORE), ["[store]"]);
+        assert_eq!(changed(STORE, ""), ["[store]"]);
+        assert_eq!(
+            changed(STORE, &STORE.replace("\"/k\"", "\"/l\"")),
+            ["[store]"]
+        );
+        assert_eq!(
+            changed(STORE, &STORE.replace("\"K\"", "\"L\"")),
+            ["[store]"]
+        );
+        // Where it is written does not matter.
+        assert_eq!(changed(STORE, &format!("\n\n{STORE}")), [""; 0]);
+        let elsewhere = "[server]\nlisten = \"127.0.0.1:1\"\n[log]\nformat = \"json\"\n";
+        assert_eq!(changed("", elsewhere), ["another address", "[log]"]);
+    }
+
+    fn read(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k.toml");
+        std::fs::write(&file, text).unwrap();
+        config::read(&file).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
     }
 
     #[test]

@@ -87,21 +87,27 @@ struct State {
     running: usize,
     running_ahead: usize,
     paused_until: UnixTime,
-    queue: BTreeMap<Place, oneshot::Sender<Result<Ticket, NoTicket>>>,
-    /// Where a slot's flow queues: one flow a slot.
-    places: HashMap<SlotId, Place>,
+    queue: BTreeMap<Place, Told>,
+    /// Where each flow queues. A slot has one nearly always, and two while one that was disowned still queues.
+    places: BTreeMap<Flow, Place>,
     queued_ahead: usize,
     next: u64,
     latencies: Latencies,
 }
 
+/// A flow that queues: its slot, and the number that no other flow ever has.
+type Flow = (SlotId, u64);
+
 /// A place in the queue: those who wait first, then by the end of the token to be replaced, then by arrival.
 type Place = (Lane, UnixTime, u64, SlotId);
 
-/// Gives up the place when its owner leaves.
+/// Tells one who queues.
+type Told = oneshot::Sender<Result<Ticket, NoTicket>>;
+
+/// Gives up the place when its owner leaves, and no other flow's.
 struct Queued<'a> {
     budget: &'a Arc<Budget>,
-    slot: SlotId,
+    flow: Flow,
 }
 
 // === impl Budget ===
@@ -118,7 +124,7 @@ impl Budget {
             running_ahead: 0,
             paused_until: UnixTime::default(),
             queue: BTreeMap::new(),
-            places: HashMap::new(),
+            places: BTreeMap::new(),
             queued_ahead: 0,
             next: 0,
             latencies: Latencies::default(),
@@ -145,7 +151,7 @@ impl Budget {
         ends: UnixTime,
         now: UnixTime,
     ) -> Result<Ticket, NoTicket> {
-        let receiver = {
+        let (flow, receiver) = {
             let mut state = self.lock();
             if now < state.paused_until {
                 return Err(NoTicket::Paused {
@@ -156,25 +162,29 @@ impl Budget {
                 return Err(NoTicket::Full);
             }
             let (sender, receiver) = oneshot::channel();
-            let place = (lane, ends, state.next, slot);
+            let number = state.next;
             state.next += 1;
-            state.enqueue(place, sender);
-            receiver
+            state.enqueue((lane, ends, number, slot), sender);
+            ((slot, number), receiver)
         };
-        let _queued = Queued { budget: self, slot };
+        let _queued = Queued { budget: self, flow };
         self.grant();
-        // The sender is dropped without a word only by a second flow of the same slot, which there is not.
+        // A sender leaves the queue only to speak, or with the place that is given up here.
         receiver.await.unwrap_or(Err(NoTicket::Full))
     }
 
     /// Somebody joined the flow of this slot and waits: it goes before those that nobody waits for.
     pub fn hurry(self: &Arc<Self>, slot: SlotId) {
         let mut state = self.lock();
-        let Some((Lane::Ahead, ends, number, _)) = state.places.get(&slot).copied() else {
-            return;
-        };
-        if let Some(sender) = state.dequeue(slot) {
-            state.enqueue((Lane::Waiting, ends, number, slot), sender);
+        let of_slot = state.places.range((slot, 0)..=(slot, u64::MAX));
+        let calm: Vec<_> = of_slot
+            .map(|(_, place)| *place)
+            .filter(|place| place.0 == Lane::Ahead)
+            .collect();
+        for (_, ends, number, _) in calm {
+            if let Some(sender) = state.dequeue((slot, number)) {
+                state.enqueue((Lane::Waiting, ends, number, slot), sender);
+            }
         }
         drop(state);
         self.grant();
@@ -246,11 +256,11 @@ impl Budget {
         let mut granted = Vec::new();
         let mut state = self.lock();
         while let Some(place) = state.queue.first_key_value().map(|(place, _)| *place) {
-            let (lane, _, _, slot) = place;
+            let (lane, _, number, slot) = place;
             if !state.admits(lane) {
                 break;
             }
-            let Some(sender) = state.dequeue(slot) else {
+            let Some(sender) = state.dequeue((slot, number)) else {
                 break;
             };
             state.running += 1;
@@ -305,15 +315,15 @@ impl State {
             && (lane == Lane::Waiting || self.running_ahead < self.limit_ahead())
     }
 
-    fn enqueue(&mut self, place: Place, sender: oneshot::Sender<Result<Ticket, NoTicket>>) {
-        self.dequeue(place.3);
-        self.queued_ahead += usize::from(place.0 == Lane::Ahead);
-        self.places.insert(place.3, place);
+    fn enqueue(&mut self, place: Place, sender: Told) {
+        let (lane, _, number, slot) = place;
+        self.queued_ahead += usize::from(lane == Lane::Ahead);
+        self.places.insert((slot, number), place);
         self.queue.insert(place, sender);
     }
 
-    fn dequeue(&mut self, slot: SlotId) -> Option<oneshot::Sender<Result<Ticket, NoTicket>>> {
-        let place = self.places.remove(&slot)?;
+    fn dequeue(&mut self, flow: Flow) -> Option<Told> {
+        let place = self.places.remove(&flow)?;
         self.queued_ahead -= usize::from(place.0 == Lane::Ahead);
         self.queue.remove(&place)
     }
@@ -381,7 +391,7 @@ impl Budgets {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         // With the ticket in hand there is no place left to give up.
-        let left = self.budget.lock().dequeue(self.slot);
+        let left = self.budget.lock().dequeue(self.flow);
         drop(left);
     }
 }

@@ -97,6 +97,48 @@ async fn who_leaves_the_queue_takes_no_ticket_along() {
 }
 
 #[tokio::test]
+async fn two_flows_of_one_slot_queue_side_by_side() {
+    let budget = budget(1);
+    let running = take(&budget, 0, Lane::Waiting).unwrap();
+    let queue = |lane| Box::pin(budget.ticket(SlotId(1), lane, NOW, NOW));
+    let (mut disowned, mut second, mut third) = (
+        queue(Lane::Ahead),
+        queue(Lane::Waiting),
+        queue(Lane::Waiting),
+    );
+    assert!(poll!(&mut disowned).is_pending());
+    assert!(poll!(&mut second).is_pending());
+    assert!(poll!(&mut third).is_pending());
+    // The one that leaves takes nobody's place along.
+    drop(second);
+    drop(running);
+    assert!(poll!(&mut disowned).is_pending(), "callers go first");
+    drop(third.await.unwrap());
+    drop(disowned.await.unwrap());
+    assert_eq!(budget.load().0, 0);
+    assert_eq!(budget.room(NOW), 1, "no place is left over");
+}
+
+#[tokio::test]
+async fn whoever_joins_a_slot_hurries_all_its_flows() {
+    let budget = budget(1);
+    let running = take(&budget, 0, Lane::Waiting).unwrap();
+    let mut other = Box::pin(budget.ticket(SlotId(2), Lane::Ahead, NOW, NOW));
+    let mut flows = [(); 2].map(|()| Box::pin(budget.ticket(SlotId(1), Lane::Ahead, NOW, NOW)));
+    assert!(poll!(&mut other).is_pending());
+    for flow in &mut flows {
+        assert!(poll!(flow).is_pending());
+    }
+    budget.hurry(SlotId(1));
+    drop(running);
+    for flow in flows {
+        assert!(poll!(&mut other).is_pending());
+        drop(flow.await.unwrap());
+    }
+    assert!(other.await.is_ok());
+}
+
+#[tokio::test]
 async fn a_pause_of_the_client_answers_everybody_at_once() {
     let budget = budget(1);
     let _running = take(&budget, 0, Lane::Waiting).unwrap();

@@ -11,8 +11,8 @@ mod resolve;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -79,10 +79,12 @@ pub struct HttpUpstream {
     /// Keeps connections; for requests that may be sent again.
     pooled: reqwest::Client,
     /// Keeps none: each request that carries a grant gets a fresh connection, so that a keep-alive the server closed a
-    /// moment ago cannot look like a lost answer.
-    single: reqwest::Client,
+    /// moment ago cannot look like a lost answer. Made when first needed: each client reads and parses the system's
+    /// authorities anew, which is most of what a provider's start costs, and many providers never present a grant.
+    single: OnceLock<reqwest::Client>,
+    settings: TransportSettings,
     rules: AddressRules,
-    insecure_http: bool,
+    lookup: Arc<dyn Lookup>,
     clock: Arc<dyn Clock>,
 }
 
@@ -115,24 +117,41 @@ impl HttpUpstream {
             listed: settings.allow_addresses.clone(),
             loopback: settings.insecure_http,
         };
-        let pooled = client(settings, &rules, &lookup)?.pool_max_idle_per_host(IDLE_MAX_PER_HOST);
-        let single = client(settings, &rules, &lookup)?
-            .pool_max_idle_per_host(0)
-            .http1_only();
-        let build = |builder: reqwest::ClientBuilder| {
-            builder.build().map_err(|_| UpstreamSetupError {
+        let pooled = client(settings, &rules, &lookup)?
+            .pool_max_idle_per_host(IDLE_MAX_PER_HOST)
+            .build()
+            .map_err(|_| UpstreamSetupError {
                 setting: "tls",
                 message: "the certificates and the key do not make a TLS client; check that they belong together"
                     .to_owned(),
-            })
-        };
+            })?;
         Ok(Self {
-            pooled: build(pooled)?,
-            single: build(single)?,
+            pooled,
+            single: OnceLock::new(),
+            settings: settings.clone(),
             rules,
-            insecure_http: settings.insecure_http,
+            lookup,
             clock,
         })
+    }
+
+    /// The client for requests that carry a grant. Its settings made a client before, so that only the system's
+    /// authorities can be missing; they may be back for the next request.
+    fn single(&self) -> Result<&reqwest::Client, TransportFault> {
+        if let Some(single) = self.single.get() {
+            return Ok(single);
+        }
+        let made = client(&self.settings, &self.rules, &self.lookup)
+            .map(|builder| builder.pool_max_idle_per_host(0).http1_only().build());
+        match made {
+            Ok(Ok(made)) => Ok(self.single.get_or_init(|| made)),
+            Ok(Err(_)) | Err(_) => Err(TransportFault {
+                kind: FaultKind::Tls,
+                detail:
+                    "no TLS client can be made: are the system's certificate authorities readable?"
+                        .to_owned(),
+            }),
+        }
     }
 
     /// What can be refused by looking at the URL: its scheme, and addresses that need no lookup.
@@ -155,7 +174,7 @@ impl HttpUpstream {
         };
         match url.scheme() {
             "https" => {}
-            "http" if self.insecure_http && this_machine => {}
+            "http" if self.settings.insecure_http && this_machine => {}
             "http" if this_machine => {
                 return refuse("plain http needs insecure_http = true for the provider".to_owned());
             }
@@ -179,10 +198,12 @@ impl HttpUpstream {
         sent_at: UnixTime,
         started: Instant,
     ) -> Delivery {
-        let client = if request.carries_grant {
-            &self.single
-        } else {
-            &self.pooled
+        let client = match request.carries_grant {
+            false => &self.pooled,
+            true => match self.single() {
+                Ok(client) => client,
+                Err(fault) => return Delivery::NotSent(fault),
+            },
         };
         let response = match client.execute(assemble(request, &handed_over)).await {
             Ok(response) => response,
@@ -233,7 +254,7 @@ impl fmt::Debug for HttpUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpUpstream")
             .field("rules", &self.rules)
-            .field("insecure_http", &self.insecure_http)
+            .field("insecure_http", &self.settings.insecure_http)
             .finish_non_exhaustive()
     }
 }
@@ -398,3 +419,18 @@ impl fmt::Display for UpstreamSetupError {
 }
 
 impl std::error::Error for UpstreamSetupError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::time::SystemClock;
+
+    #[test]
+    fn a_provider_that_never_presents_a_grant_loads_the_authorities_once() {
+        let upstream = HttpUpstream::new(&TransportSettings::default(), Arc::new(SystemClock));
+        let upstream = upstream.expect("this machine has certificate authorities");
+        assert!(upstream.single.get().is_none());
+        let made: *const _ = upstream.single().expect("as above");
+        assert!(std::ptr::eq(made, upstream.single().expect("as above")));
+    }
+}

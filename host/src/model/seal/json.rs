@@ -81,12 +81,17 @@ pub(super) fn find(document: &RawValue, captures: &[Capture]) -> Findings {
             findings.look(document, &pointer, holds);
         }
     }
-    findings.error = members(document).is_some_and(|members| {
+    findings.error = names_error(document);
+    findings
+}
+
+/// Whether a document names an error at its top, as RFC 6749, section 5.2 does.
+pub(super) fn names_error(document: &RawValue) -> bool {
+    members(document).is_some_and(|members| {
         members
             .iter()
             .any(|(name, value)| name == "error" && string(value).is_some())
-    });
-    findings
+    })
 }
 
 /// Writes a document again, fit for a plugin to read.

@@ -43,9 +43,11 @@ pub enum Completeness {
     Token,
     /// A 2xx that is empty, truncated, in another format, of wrong types, or without a token: it may have been done.
     NoToken,
-    /// A complete 4xx, 500 or 503, or a 2xx that names an error and holds no token: it was not done.
+    /// A 4xx or 2xx that names an error as RFC 6749, section 5.2 does, and holds no token if it is a 2xx; a 429, 500 or
+    /// 503: it was not done.
     Refused,
-    /// 502, 504, another 5xx or a redirect: somebody other than the issuer may have answered.
+    /// Another 4xx or 5xx, or a redirect: somebody other than the issuer may have answered, such as a proxy that had passed
+    /// the request on (408, 499, 502, 504).
     Ambiguous,
 }
 
@@ -139,7 +141,13 @@ impl Vault {
         success: bool,
     ) -> Result<(Findings, Shown), Violation> {
         let Some(members) = form::parse(text) else {
-            return Ok((Findings::default(), Err("not_form")));
+            // Some servers that answer in forms report errors as RFC 6749 has them all the same.
+            let error = json::parse(text).is_some_and(json::names_error);
+            let findings = Findings {
+                error: error && !success,
+                ..Findings::default()
+            };
+            return Ok((findings, Err("not_form")));
         };
         let findings = form::find(&members, &request.captures);
         self.learn(&findings, success)?;
@@ -204,7 +212,8 @@ fn verdict(status: StatusCode, findings: &Findings) -> Completeness {
         200..=299 if token => Completeness::Token,
         200..=299 if findings.error => Completeness::Refused,
         200..=299 => Completeness::NoToken,
-        400..=499 | 500 | 503 => Completeness::Refused,
+        400..=499 if findings.error => Completeness::Refused,
+        429 | 500 | 503 => Completeness::Refused,
         _ => Completeness::Ambiguous,
     }
 }

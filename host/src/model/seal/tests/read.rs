@@ -193,8 +193,22 @@ fn verdicts_say_whether_the_issuer_did_it() {
             Completeness::Refused,
             None,
         ),
-        (401, html, Completeness::Refused, Some("not_json")),
+        (
+            401,
+            r#"{"error":"invalid_client"}"#,
+            Completeness::Refused,
+            None,
+        ),
+        (401, html, Completeness::Ambiguous, Some("not_json")),
+        (404, r#"{"message":"no"}"#, Completeness::Ambiguous, None),
+        (
+            400,
+            r#"{"error":{"code":1}}"#,
+            Completeness::Ambiguous,
+            None,
+        ),
         (429, "", Completeness::Refused, Some("empty")),
+        (429, html, Completeness::Refused, Some("not_json")),
         (500, html, Completeness::Refused, Some("not_json")),
         (503, "", Completeness::Refused, Some("empty")),
         (502, html, Completeness::Ambiguous, Some("not_json")),
@@ -203,7 +217,7 @@ fn verdicts_say_whether_the_issuer_did_it() {
         (
             400,
             r#"{"access_token":"token-a1"}"#,
-            Completeness::Refused,
+            Completeness::Ambiguous,
             None,
         ),
     ] {
@@ -430,6 +444,14 @@ fn form_answers_follow_the_same_rules() {
             "{body}"
         );
     }
+    let refused = r#"{"error":"invalid_grant"}"#;
+    for (status, verdict) in [(400, Completeness::Refused), (200, Completeness::NoToken)] {
+        let opened = vault.read(&request, &answer(status, refused)).unwrap();
+        assert_eq!(
+            opened.verdict, verdict,
+            "{status}: an error that is no form"
+        );
+    }
     let twice = vault.read(&request, &answer(200, "access_token=a&access_token=b"));
     assert!(matches!(twice, Err(Violation::DuplicateMember { .. })));
     let error = vault
@@ -505,4 +527,17 @@ fn words_for_operators_hold_no_value_and_no_control_character() {
 
 fn hex_of(text: &str) -> String {
     crate::keys::hex(text.as_bytes())
+}
+
+#[test]
+fn an_error_page_of_somebody_in_between_is_no_word_of_the_issuer() {
+    let page = "<html><body>Request Timeout</body></html>";
+    for status in [400, 401, 403, 404, 407, 408, 413, 431, 451, 499] {
+        for body in ["", page, r#"{"message":"forbidden"}"#] {
+            let opened = vault()
+                .read(&post(Body::None), &answer(status, body))
+                .unwrap();
+            assert_eq!(opened.verdict, Completeness::Ambiguous, "{status} {body}");
+        }
+    }
 }
