@@ -230,6 +230,7 @@ impl Broker {
     /// with the grant that no longer counts. Returns the tokens.
     fn withdraw(&self, key: &CredentialKey) -> Vec<Arc<AccessToken>> {
         let core = &self.0;
+        core.unsaved.hurry();
         let slots = core.cache.slots_of(key);
         let tokens = slots.iter().filter_map(|slot| slot.current()).collect();
         for slot in slots {

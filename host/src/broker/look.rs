@@ -90,7 +90,7 @@ impl Broker {
         }
         Readiness {
             ready: waiting_for.is_empty() && !draining,
-            degraded: self.0.store_away.load(Ordering::Relaxed),
+            degraded: self.0.store_away.load(Ordering::Relaxed) || !self.0.unsaved.is_empty(),
             waiting_for,
         }
     }

@@ -239,7 +239,6 @@ impl Broker {
             if !same || placed != Some(provider.plugin.digest()) {
                 // What was rolled back to would be what the configuration took out of force.
                 previous.providers.remove(name);
-                lock(&core.obtained).remove(name);
             }
         }
         if old.policy.digest() != next.policy.digest() {
@@ -259,6 +258,8 @@ impl Broker {
                 }),
             }
         }
+        // Once the old tokens are gone, so that nobody counts one of them.
+        lock(&core.obtained).clear();
         core.emit(&Event::ConfigReloaded { refused: None });
         self.obtain_required();
         Ok(revision)
@@ -310,6 +311,13 @@ impl Broker {
         self.0.tracker.close();
         // What does not land in time is dropped with the runtime; its waiters are told.
         let _ = tokio::time::timeout(drain, self.0.tracker.wait()).await;
+        let unsaved = self.0.unsaved.keys();
+        if !unsaved.is_empty() {
+            self.0.emit(&Event::Notice {
+                code: "record_lost",
+                detail: format!("the store did not take what became of {unsaved:?}"),
+            });
+        }
     }
 }
 

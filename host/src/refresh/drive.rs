@@ -1,6 +1,7 @@
 //! One flow, driven to its landing: every effect performed, every result reported back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Want;
@@ -63,7 +64,10 @@ pub(super) async fn drive(
                 Input::Leased(Err(Unreachable(detail)))
             }
             Effect::Lease | Effect::Reload => Input::Leased(core.load(&key.credential).await),
-            Effect::Strand(record) => Input::Stranded(unsaved::keep(core, &key.credential, record)),
+            Effect::Strand(record) => {
+                unsaved::keep(core, &key.credential, record);
+                Input::Stranded
+            }
             Effect::Consult => {
                 let answer = provider.plugin.refresh(flow.call(), flow.replies()).await;
                 if let Err(fault) = &answer {
@@ -178,6 +182,8 @@ async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, 
         .store
         .commit(&key.credential, record.expected, record.credential)
         .await;
+    let away = matches!(committed, Err(CommitFault::Unreachable(_)));
+    core.store_away.store(away, Ordering::Relaxed);
     let version = match (committed, ours) {
         (Err(CommitFault::Conflict), Some(ours)) => {
             landed_before(core, key, record.expected, &ours).await?
@@ -209,7 +215,7 @@ async fn landed_before(
     expected: Version,
     ours: &Credential,
 ) -> Result<Version, CommitFault> {
-    let stored = core.store.load(&key.credential).await?;
+    let stored = core.load(&key.credential).await?;
     if stored.version == Version(expected.0 + 1) && stored.credential == *ours {
         Ok(stored.version)
     } else {

@@ -193,6 +193,12 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt
     if core.stop.is_cancelled() {
         return Attempt::Failed(Failure::unavailable("stopping", "the process is ending"));
     }
+    // Another flight of this slot may have landed while this one queued: what it brought is newer than what was wanted.
+    if let Ok(token) = slot.servable(core.now())
+        && Some(token.generation()) != want.seen
+    {
+        return Attempt::Published(token);
+    }
     // From here, whatever the queues took: a single-use grant must not be sent with what little they left.
     let began = core.now();
     let deadline = began.plus(patience);

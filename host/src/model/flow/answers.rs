@@ -63,11 +63,17 @@ impl Core {
             }
             (_, Completeness::Token) if with_grant => {
                 let credential = &mut self.stored.credential;
-                let learned = !credential.seen.stayed || credential.state != CredentialState::Live;
+                let doubted = credential.state != CredentialState::Live;
+                let learned = doubted || !credential.seen.stayed;
                 credential.seen.stayed = true;
                 credential.state = CredentialState::Live;
                 if credential.intent.take().is_some() || learned {
-                    return self.persist(Change::Intent, Then::Consult);
+                    let change = if doubted {
+                        Change::State
+                    } else {
+                        Change::Intent
+                    };
+                    return self.persist(change, Then::Consult);
                 }
                 self.consult()
             }

@@ -95,8 +95,8 @@ pub enum Input {
     Delivered(Delivery),
     /// The record was committed at this version, or was not.
     Recorded(Result<Version, CommitFault>),
-    /// Whether there was room to keep the record.
-    Stranded(bool),
+    /// The record is kept, as far as there is room.
+    Stranded,
 }
 
 /// What the driver must do next.
@@ -125,6 +125,8 @@ pub enum Effect {
 pub struct Record {
     /// What it replaces.
     pub expected: Version,
+    /// Who decided it: names the intent that it may clear.
+    pub owner: [u8; 16],
     /// The grant of the row that it was decided on: while that is the row's, nobody replaced it.
     pub base: Option<Secret<String>>,
     /// The record.
@@ -309,11 +311,8 @@ impl Flow {
             (State::Rebasing { change, then, .. }, Input::Leased(Err(_))) => {
                 core.strand(change, then)
             }
-            (State::Stranding { then }, Input::Stranded(true)) => core.resume(then),
-            (State::Stranding { .. }, Input::Stranded(false)) => core.fail(Failure::unavailable(
-                "store",
-                "the store does not answer, and memory has no more room for what it should hold",
-            )),
+            // The token is good whether or not its grant could be kept: callers get it (and operators are told).
+            (State::Stranding { then }, Input::Stranded) => core.resume(then),
             _ => core.fail(Failure::internal("the refresh was driven out of order")),
         }
     }

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::{
     Advanced, Change, Core, Effect, Flow, Landing, Marked, RECORD_TRIES, Record, State, Then,
 };
-use crate::model::credential::{CommitFault, CredentialState, Stored, Version};
+use crate::model::credential::{CommitFault, Credential, CredentialState, Stored, Version};
 use crate::model::secret::Secret;
 
 // === impl Core ===
@@ -92,10 +92,17 @@ impl Core {
         let ours = &self.stored.credential.refresh_token;
         let grant = &theirs.credential.refresh_token;
         let untouched = same(grant, &self.base) || same(grant, ours);
-        if revoked || !untouched || tries + 1 >= RECORD_TRIES {
+        if revoked || !untouched {
             return self.superseded(revoked);
         }
-        self.stored.version = theirs.version;
+        let record = self.record_of(change, tries);
+        self.stored = Stored {
+            version: theirs.version,
+            credential: record.onto(theirs.credential),
+        };
+        if tries + 1 >= RECORD_TRIES {
+            return self.strand(change, then);
+        }
         self.persist_again(change, tries + 1, then)
     }
 
@@ -123,6 +130,7 @@ impl Core {
     fn record_of(&self, change: Change, tries: u32) -> Record {
         Record {
             expected: self.stored.version,
+            owner: self.plan.owner,
             base: self.base.clone(),
             credential: self.stored.credential.clone(),
             change,
@@ -134,6 +142,26 @@ impl Core {
 // === impl Record ===
 
 impl Record {
+    /// What it changes, on top of a row that others have written since.
+    #[must_use]
+    pub fn onto(&self, mut row: Credential) -> Credential {
+        let ours = &self.credential;
+        match self.change {
+            Change::Rotated | Change::State => return ours.clone(),
+            Change::Intent => {
+                if row.intent.is_some_and(|intent| intent.owner == self.owner) {
+                    row.intent = ours.intent;
+                }
+                row.seen.stayed |= ours.seen.stayed;
+            }
+            Change::Kept => {
+                row.held.clone_from(&ours.held);
+                row.memo.clone_from(&ours.memo);
+            }
+        }
+        row
+    }
+
     /// Whether a row that was read later still is the one this was decided on, as far as its grant goes, and was not
     /// revoked.
     pub fn still_fits(&self, row: &Stored) -> bool {

@@ -326,6 +326,27 @@ fn a_grant_is_not_presented_while_its_mark_cannot_be_recorded() {
     ));
 }
 
+#[test]
+fn a_crashed_attempts_doubt_outlives_an_operators_probe_that_met_no_issuer() {
+    let mut world = World::new(single_use());
+    // Marked and sent, then the process died.
+    world.run(Fate {
+        crash_at: Some(4),
+        ..Fate::default()
+    });
+    world.now = world.now.plus(Duration::from_secs(60));
+    world.cause = Cause::Operator;
+    world.run(Fate {
+        wire: Wire::NotSent,
+        ..Fate::default()
+    });
+    assert_eq!(world.stored.credential.state.label(), "uncertain");
+    world.cause = Cause::First;
+    let sent = world.presented;
+    world.run(Fate::default());
+    assert_eq!(world.presented, sent, "no flight presents it by itself");
+}
+
 proptest! {
     /// Whatever is lost, refused, garbled, crashes or restarts: a single-use grant reaches the issuer at most once unless
     /// the issuer said that nothing happened; a rotation that reached the process is never lost; what is published was

@@ -29,6 +29,13 @@ impl Core {
                 return self.persist(Change::State, Then::Land(Landing::Failed(failure)));
             }
         }
+        if let Some(left) = self.stored.credential.intent
+            && self.knowledge() != Knowledge::Reusable
+        {
+            // A crashed attempt's doubt outlives its mark, whatever comes of this one.
+            self.stored.credential.state = CredentialState::Uncertain { since: left.at };
+            self.stored.credential.intent = None;
+        }
         let credential = &self.stored.credential;
         self.call.refresh_token = credential
             .refresh_token
@@ -97,13 +104,7 @@ impl Core {
         now: UnixTime,
     ) -> Advanced {
         let marks = outgoing.carries_grant && self.knowledge() != Knowledge::Reusable;
-        // An intent of another owner is a crashed attempt's: this one is marked anew, so that it counts too.
-        let marked = self
-            .stored
-            .credential
-            .intent
-            .is_some_and(|it| it.owner == self.plan.owner);
-        if !marks || marked {
+        if !marks || self.stored.credential.intent.is_some() {
             return self.send(request, outgoing);
         }
         if self.rotated_here {

@@ -111,6 +111,7 @@ pub(super) struct World {
     pub(super) stored: Stored,
     pub(super) served_until: Option<UnixTime>,
     pub(super) limited: Option<Limited>,
+    pub(super) cause: Cause,
     /// The grant that the issuer takes.
     current: u32,
     /// Grants that may have been spent: seen by the issuer, or lost on the way.
@@ -147,6 +148,7 @@ impl World {
             },
             served_until: None,
             limited: None,
+            cause: Cause::First,
             current: 1,
             spent: Vec::new(),
             presented: 0,
@@ -200,7 +202,7 @@ impl World {
                 audience: None,
                 scopes: ScopeSet::default(),
             },
-            cause: Cause::First,
+            cause: self.cause,
             deadline: self.now.plus(TIMEOUT),
             settings: "{}".into(),
             rules: Arc::new(Rules::new(&settings).unwrap()),
@@ -237,7 +239,7 @@ impl World {
                 Effect::Strand(record) => {
                     self.log.push("strand");
                     self.stranded = Some(record);
-                    Input::Stranded(true)
+                    Input::Stranded
                 }
                 Effect::Consult => {
                     self.log.push("consult");
@@ -285,7 +287,7 @@ impl World {
             && record.still_fits(&self.stored)
         {
             self.stored.version = Version(self.stored.version.0 + 1);
-            self.stored.credential = record.credential;
+            self.stored.credential = record.onto(self.stored.credential.clone());
         }
     }
 
