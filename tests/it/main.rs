@@ -16,6 +16,7 @@ mod issuer;
 mod lifetimes;
 mod observe;
 mod oidc_provider;
+mod outage;
 mod policy;
 mod rejects;
 mod sandbox;
