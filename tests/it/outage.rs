@@ -16,6 +16,8 @@ use keyfob::testing::issuer::RefreshRotation;
 use keyfob_tests::stage::{ACME, CLIENT, Setting, client, credential, of, subject};
 
 const ALICE: &str = "alice";
+/// Far longer than the first pauses between two tries.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Takes a grant's mark and nothing after it, while it is told to be away.
 #[derive(Debug, Default)]
@@ -97,7 +99,8 @@ async fn a_rotation_that_the_store_does_not_take_is_served_kept_and_recorded_lat
             }
         )
     };
-    stage.recorder.wait_for(back).await;
+    let told = tokio::time::timeout(PATIENCE, stage.recorder.wait_for(back)).await;
+    told.expect("what was kept is recorded once the store is back");
     assert!(!stage.broker.ready().degraded);
     assert_eq!(
         stage.broker.credential(&key).await.unwrap().unwrap().state,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Verdict;
 use super::stage::{LIFETIME, Stage};
-use super::swarm::{Got, Load, millis, rush};
+use super::swarm::{Got, Load, rush, span};
 use super::view::View;
 use crate::broker::{RejectOutcome, RejectReport, builtin};
 use crate::model::error::ErrorKind;
@@ -85,7 +85,7 @@ pub(super) async fn ahead(stage: &Stage, view: &mut View) -> io::Result<Verdict>
     let tally = load.stop().await;
     stage.issuer.behave(Behaviour::Normal);
     let calls = stage.calls() - before;
-    let slowest = tally.slowest_micros.load(Ordering::Relaxed);
+    let slowest = tally.slowest_nanos.load(Ordering::Relaxed);
     let expired = tally.expired.load(Ordering::Relaxed);
     let failed = tally.failed.load(Ordering::Relaxed);
     view.verdict(Verdict {
@@ -93,7 +93,7 @@ pub(super) async fn ahead(stage: &Stage, view: &mut View) -> io::Result<Verdict>
         promise: "over the token's end nobody waits for the issuer",
         measured: format!("{}, expired {expired}, issuer calls {calls}", tally.line()),
         // The stampede's token is renewed in this time too where somebody asked for it again.
-        held: u128::from(slowest) < WAITED.as_micros()
+        held: u128::from(slowest) < WAITED.as_nanos()
             && expired == 0
             && failed == 0
             && (1..=3).contains(&calls),
@@ -271,5 +271,5 @@ pub(super) async fn swap(stage: &Stage, view: &mut View) -> io::Result<Verdict> 
 
 fn slowest(got: &[Got]) -> String {
     let longest = got.iter().map(|g| g.waited).max().unwrap_or_default();
-    millis(u64::try_from(longest.as_micros()).unwrap_or(u64::MAX))
+    span(u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX))
 }

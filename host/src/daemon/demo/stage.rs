@@ -12,8 +12,7 @@ use crate::model::key::{ProviderName, ScopeSet, Tenant};
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::secret::Secret;
 use crate::settings::{
-    CallerSettings, PluginSource, ProviderSettings, RefreshSettings, SecretSettings, SecretSource,
-    Wasi,
+    CallerSettings, PluginSource, ProviderSettings, SecretSettings, SecretSource,
 };
 use crate::testing::issuer::{Client, ClientAuth, Issuer, IssuerConfig};
 use crate::testing::{Canary, Recorder};
@@ -111,35 +110,18 @@ impl Stage {
 
 fn settings(issuer: &Issuer, provider: &ProviderName, secret: Secret<String>) -> BrokerSettings {
     let token_url = issuer.token_url().to_owned();
-    let acme = ProviderSettings {
-        name: provider.clone(),
-        plugin: PluginSource::Builtin("oauth2".into()),
-        allow: vec![token_url.clone()],
-        insecure_http: true,
-        allow_addresses: Vec::new(),
-        required: false,
-        settings: json!({
-            "token_url": token_url,
-            "client_id": "demo",
-            "grant": "client_credentials",
-        }),
-        secrets: vec![SecretSettings {
-            name: "client_secret".into(),
-            source: SecretSource::Value(secret),
-            to: None,
-            places: None,
-            alg: None,
-            key_id: None,
-            audiences: None,
-        }],
-        refresh: RefreshSettings::default(),
-        readable: Vec::new(),
-        expose: Vec::new(),
-        scopes: ScopeSet::default(),
-        tls: None,
-        proxy: None,
-        wasi: Wasi::None,
-    };
+    let mut acme = ProviderSettings::new(provider.clone(), PluginSource::Builtin("oauth2".into()));
+    acme.allow = vec![token_url.clone()];
+    acme.insecure_http = true;
+    acme.settings = json!({
+        "token_url": token_url,
+        "client_id": "demo",
+        "grant": "client_credentials",
+    });
+    acme.secrets = vec![SecretSettings::new(
+        "client_secret",
+        SecretSource::Value(secret),
+    )];
     let rules = json!({
         "allow": [{ "provider": "acme", "subjects": ["*"], "scopes": ["*"], "audiences": ["*"] }],
     });

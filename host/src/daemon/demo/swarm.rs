@@ -36,8 +36,8 @@ pub(super) struct Tally {
     pub(super) failed: AtomicU64,
     /// Tokens that were over when they were handed out.
     pub(super) expired: AtomicU64,
-    pub(super) slowest_micros: AtomicU64,
-    total_micros: AtomicU64,
+    pub(super) slowest_nanos: AtomicU64,
+    total_nanos: AtomicU64,
 }
 
 /// This many callers at the same moment.
@@ -105,10 +105,10 @@ impl Load {
 
 impl Tally {
     fn count(&self, got: &Got) {
-        let micros = u64::try_from(got.waited.as_micros()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(got.waited.as_nanos()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.total_micros.fetch_add(micros, Ordering::Relaxed);
-        self.slowest_micros.fetch_max(micros, Ordering::Relaxed);
+        self.total_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.slowest_nanos.fetch_max(nanos, Ordering::Relaxed);
         match &got.result {
             Ok(issued) if issued.token.expires() <= SystemClock.now() => {
                 self.expired.fetch_add(1, Ordering::Relaxed);
@@ -123,16 +123,21 @@ impl Tally {
     /// On one line.
     pub(super) fn line(&self) -> String {
         let calls = self.calls.load(Ordering::Relaxed);
-        let mean = self.total_micros.load(Ordering::Relaxed) / calls.max(1);
+        let mean = self.total_nanos.load(Ordering::Relaxed) / calls.max(1);
         format!(
-            "{calls} calls, mean {mean} µs, slowest {}, failed {}",
-            millis(self.slowest_micros.load(Ordering::Relaxed)),
+            "{calls} calls, mean {}, slowest {}, failed {}",
+            span(mean),
+            span(self.slowest_nanos.load(Ordering::Relaxed)),
             self.failed.load(Ordering::Relaxed),
         )
     }
 }
 
-/// Microseconds as milliseconds with one decimal.
-pub(super) fn millis(micros: u64) -> String {
-    format!("{}.{} ms", micros / 1000, micros % 1000 / 100)
+/// Nanoseconds in the unit that a person would take.
+pub(super) fn span(nanos: u64) -> String {
+    match nanos {
+        0..1_000 => format!("{nanos} ns"),
+        1_000..1_000_000 => format!("{} µs", nanos / 1_000),
+        _ => format!("{}.{} ms", nanos / 1_000_000, nanos / 100_000 % 10),
+    }
 }

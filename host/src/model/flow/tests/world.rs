@@ -14,7 +14,7 @@ use crate::model::contract::{
 use crate::model::credential::CredentialState;
 use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant, TokenKey};
 use crate::model::transport::{Answer, Delivery, FaultKind, TransportFault};
-use crate::settings::{PluginSource, ProviderSettings, RefreshSettings, Wasi};
+use crate::settings::{PluginSource, ProviderSettings};
 
 const TOKEN_URL: &str = "https://issuer.example/token";
 pub(super) const GRACE: Duration = Duration::from_secs(60);
@@ -175,23 +175,9 @@ impl World {
 
     pub(super) fn plan(&self) -> Plan {
         let provider = ProviderName::parse("acme").unwrap();
-        let settings = ProviderSettings {
-            name: provider.clone(),
-            plugin: PluginSource::Builtin("oauth2".into()),
-            allow: vec![TOKEN_URL.into()],
-            insecure_http: false,
-            allow_addresses: Vec::new(),
-            required: false,
-            settings: serde_json::json!({}),
-            secrets: Vec::new(),
-            refresh: RefreshSettings::default(),
-            readable: Vec::new(),
-            expose: Vec::new(),
-            scopes: ScopeSet::default(),
-            tls: None,
-            proxy: None,
-            wasi: Wasi::None,
-        };
+        let plugin = PluginSource::Builtin("oauth2".into());
+        let mut settings = ProviderSettings::new(provider.clone(), plugin);
+        settings.allow = vec![TOKEN_URL.into()];
         Plan {
             key: TokenKey {
                 credential: CredentialKey {
