@@ -70,7 +70,7 @@
 //! | `authorize` | the only place that can make a permit, without which no caller reaches cache or flights |
 //! | [`cache`] | one slot a key, the index by key and by remembered decision, handles |
 //! | [`flight`], [`gate`] | who obtains and who waits; one presentation of a credential at a time |
-//! | `refresh`, `revoke` | perform the effects that the model decides on; `refresh` is the only spawner of flights |
+//! | `refresh`, `revoke`, `unsaved` | perform the effects that the model decides on; `refresh` is the only spawner of flights, `unsaved` keeps what the store did not take |
 //! | [`schedule`] | wakes keys before their tokens end, within what each provider can take |
 //! | [`snapshot`], [`settings`], [`secrets`] | what is in force, what was asked for, where secrets are read |
 //! | [`wasm`] | the sandbox |
@@ -110,7 +110,10 @@
 //! | policy epoch | `cache::PolicyEpoch` | atomic | whatever changes policy, rules or defaults | no |
 //! | correlation ids | `core` `correlations` | atomic | every failure | no |
 //! | credentials by state, as last counted | `core` `census` | `Mutex` | a scrape | no |
-//! | tasks, and the order to stop | `core` `tracker`, `stop` | `TaskTracker`, `CancellationToken` | `refresh`, `setup`, shutdown | no |
+//! | what the store did not take | `unsaved::Unsaved` `records`, `wake` | `Mutex`; `Notify` | flights that could not record, the task that records later | no |
+//! | required providers that had a token; whether the store answered | `core` `obtained`, `store_away` | `Mutex`; atomic | readiness; each load and commit | no |
+//! | turns at each secret file | `secrets::SecretReader` `turns` | `Mutex`; a `Semaphore` a file | a read | yes: a queue |
+//! | tasks, and the orders to stop | `core` `tracker`, `quiet`, `stop` | `TaskTracker`, `CancellationToken` | `refresh`, `setup`, shutdown | no |
 //! | key → slot, decision → slot | `cache::Cache` `slots`, `asks` | papaya maps: readers take no lock | new and leaving keys, under the accounts | no |
 //! | who brought in what | `cache::Cache` `accounts` | `Mutex` | a new key or decision, an eviction | no |
 //! | slot numbers; decisions a caller holds | `cache` `next_slot`, `asks` | atomics | a new key; a new or leaving decision | no |

@@ -72,12 +72,14 @@ async fn revoke(
     let deadline = now.plus(provider.settings.refresh.timeout);
     let mut secrets = Vec::new();
     for secret in &provider.settings.secrets {
-        let value = core
-            .secrets
-            .read(&secret.source)
-            .await
-            .map_err(|fault| fault.to_string())?;
-        secrets.push((secret.name.clone(), value));
+        // A file system can hang, and whoever waits for this must not.
+        let left = deadline.since(core.now());
+        let read = tokio::time::timeout(left, core.secrets.read(&secret.source)).await;
+        let read = read.map_err(|_| "the secrets could not be read in time".to_owned())?;
+        secrets.push((
+            secret.name.clone(),
+            read.map_err(|fault| fault.to_string())?,
+        ));
     }
     let seed = refresh::random().map_err(|failure| failure.detail)?;
     let entropy: [u8; 32] = refresh::random().map_err(|failure| failure.detail)?;

@@ -1,12 +1,14 @@
 //! Reads secrets where an operator put them: anew for each flow, so that a rotated file or variable takes effect by
 //! itself; [`read_blocking`] for those that a daemon needs once. Their values live in [`Secret`]s from the first byte.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::model::secret::Secret;
@@ -18,10 +20,16 @@ const SECRET_MAX_BYTES: usize = 64 * 1024;
 /// How the host looks up environment variables; the daemon supplies it, so that only it reads the environment.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// How many threads read one file at once: a read takes microseconds, unless the file system hangs.
+const READING_MAX: usize = 4;
+
 /// Reads secrets.
 #[derive(Clone)]
 pub struct SecretReader {
     environment: Environment,
+    /// Turns at each file. A thread that reads gives its turn back when it is done, not when its caller gives up: a file
+    /// system that hangs keeps that many threads and no more. Held for one look; grows with the files ever configured.
+    turns: Arc<Mutex<HashMap<PathBuf, Arc<Semaphore>>>>,
 }
 
 /// Why a secret could not be read. Holds its place, never its value.
@@ -33,7 +41,10 @@ pub struct SecretFault(String);
 impl SecretReader {
     /// Looks variables up with `environment`.
     pub fn new(environment: Environment) -> Self {
-        Self { environment }
+        Self {
+            environment,
+            turns: Arc::default(),
+        }
     }
 
     /// A variable that is no secret: where a proxy is.
@@ -52,13 +63,27 @@ impl SecretReader {
     ///
     /// Safe: reads only.
     pub async fn read(&self, source: &SecretSource) -> Result<Secret<String>, SecretFault> {
-        if !matches!(source, SecretSource::File(_)) {
+        let SecretSource::File(path) = source else {
             return read_blocking(source, &self.environment);
-        }
-        let (source, environment) = (source.clone(), self.environment.clone());
-        tokio::task::spawn_blocking(move || read_blocking(&source, &environment))
+        };
+        let ending = || SecretFault("the process is ending".to_owned());
+        let turn = self
+            .turns(path)
+            .acquire_owned()
             .await
-            .unwrap_or_else(|_| Err(SecretFault("the process is ending".to_owned())))
+            .map_err(|_| ending())?;
+        let (source, environment) = (source.clone(), self.environment.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            read_blocking(&source, &environment)
+        });
+        read.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    fn turns(&self, path: &Path) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(Semaphore::new(READING_MAX));
+        turns.entry(path.to_owned()).or_insert_with(fresh).clone()
     }
 }
 
@@ -136,6 +161,29 @@ mod tests {
 
     fn reader() -> SecretReader {
         SecretReader::new(Arc::new(|name| (name == "SET").then(|| "value".to_owned())))
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_keeps_a_few_threads_and_leaves_the_others_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hung, good) = (dir.path().join("hung"), dir.path().join("good"));
+        std::fs::write(&hung, "a").unwrap();
+        std::fs::write(&good, "b").unwrap();
+        let reader = reader();
+        // As if so many threads were reading it and did not come back.
+        let turns = reader.turns(&hung);
+        let _reading = turns.acquire_many(READING_MAX as u32).await.unwrap();
+        let source = SecretSource::File(hung);
+        let one_more = tokio::time::timeout(std::time::Duration::ZERO, reader.read(&source)).await;
+        assert!(one_more.is_err(), "no further thread is spent on it");
+        assert_eq!(
+            reader
+                .read(&SecretSource::File(good))
+                .await
+                .unwrap()
+                .expose(),
+            "b"
+        );
     }
 
     #[tokio::test]
