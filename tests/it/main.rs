@@ -5,6 +5,7 @@
     reason = "callers of a test are tasks, and tasks of a test end with its runtime"
 )]
 
+mod aftermath;
 mod credentials;
 mod daemon;
 mod docs;

@@ -1,0 +1,51 @@
+//! What a change leaves behind: nothing of what it undid is handed out, nothing of what it mended is held against anybody.
+
+use std::time::Duration;
+
+use keyfob::broker::builtin;
+use keyfob::testing::issuer::Behaviour;
+use keyfob_tests::stage::{ACME, Setting, credential, of};
+
+#[tokio::test]
+async fn a_wish_for_more_life_never_brings_back_a_revoked_token() {
+    let stage = Setting::new()
+        .lifetime(Duration::from_secs(4))
+        .acme(|acme| acme.refresh.timeout = Duration::from_secs(3))
+        .open()
+        .await;
+    stage.token().await.unwrap();
+    // Past half its life another one may be had, and is worth waiting for.
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    stage.issuer.behave(Behaviour::Hang);
+    let (caller, wish) = (
+        stage.billing(),
+        of(ACME).min_validity(Duration::from_secs(60)),
+    );
+    let waiting = tokio::spawn(async move { caller.token(&wish).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stage
+        .broker
+        .revoke_credential(&credential(None), "test")
+        .await
+        .unwrap();
+    assert!(waiting.await.unwrap().is_err());
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_swap_forgives_what_the_issuer_held_against_the_plugin_before() {
+    let stage = Setting::new().open().await;
+    stage.issuer.behave(Behaviour::RateLimited {
+        retry_after: "3600".to_owned(),
+    });
+    assert!(stage.token().await.is_err());
+    stage.issuer.behave(Behaviour::Normal);
+    assert!(stage.token().await.is_err());
+    assert_eq!(stage.calls(), 1, "an hour was asked for");
+    stage
+        .swap(ACME, builtin("oauth2").unwrap().into())
+        .await
+        .unwrap();
+    stage.token().await.unwrap();
+    stage.close().await;
+}
