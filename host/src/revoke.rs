@@ -70,17 +70,12 @@ async fn revoke(
 ) -> Result<bool, String> {
     let now = core.now();
     let deadline = now.plus(provider.settings.refresh.timeout);
-    let mut secrets = Vec::new();
-    for secret in &provider.settings.secrets {
-        // A file system can hang, and whoever waits for this must not.
-        let left = deadline.since(core.now());
-        let read = tokio::time::timeout(left, core.secrets.read(&secret.source)).await;
-        let read = read.map_err(|_| "the secrets could not be read in time".to_owned())?;
-        secrets.push((
-            secret.name.clone(),
-            read.map_err(|fault| fault.to_string())?,
-        ));
-    }
+    // A file system can hang, and whoever waits for this must not.
+    let left = deadline.since(core.now());
+    let read = tokio::time::timeout(left, refresh::secrets_of(core, provider)).await;
+    let secrets = read
+        .map_err(|_| "the secrets could not be read in time".to_owned())?
+        .map_err(|failure| failure.detail)?;
     let seed = refresh::random().map_err(|failure| failure.detail)?;
     let entropy: [u8; 32] = refresh::random().map_err(|failure| failure.detail)?;
     let mut vault = Vault::new(provider.rules.clone(), secrets, Secret::new(seed));

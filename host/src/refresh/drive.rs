@@ -110,13 +110,7 @@ async fn plan(
     cause: Cause,
     deadline: UnixTime,
 ) -> Result<Plan, Failure> {
-    let mut secrets = Vec::with_capacity(provider.settings.secrets.len());
-    for secret in &provider.settings.secrets {
-        let value = core.secrets.read(&secret.source).await.map_err(|fault| {
-            Failure::misconfigured("secret", format!("the secret \"{}\": {fault}", secret.name))
-        })?;
-        secrets.push((secret.name.clone(), value));
-    }
+    let secrets = secrets_of(core, provider).await?;
     let (rotation, grace) = provider.rotation();
     let now = core.now();
     Ok(Plan {
@@ -136,6 +130,21 @@ async fn plan(
         owner: random()?,
         spent_key: core.seeds.fingerprints.clone(),
     })
+}
+
+/// The secrets of a provider by name, as they are now. Files among them can hang: give it a deadline.
+pub(crate) async fn secrets_of(
+    core: &Core,
+    provider: &Provider,
+) -> Result<Vec<(String, Secret<String>)>, Failure> {
+    let mut secrets = Vec::with_capacity(provider.settings.secrets.len());
+    for secret in &provider.settings.secrets {
+        let value = core.secrets.read(&secret.source).await.map_err(|fault| {
+            Failure::misconfigured("secret", format!("the secret \"{}\": {fault}", secret.name))
+        })?;
+        secrets.push((secret.name.clone(), value));
+    }
+    Ok(secrets)
 }
 
 /// Bytes that nobody can guess.

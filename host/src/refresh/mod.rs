@@ -24,7 +24,7 @@ use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId};
 use crate::revoke;
 use crate::schedule::{Lane, Load, NoTicket};
 use drive::{Heard, drive};
-pub(crate) use drive::{random, send};
+pub(crate) use drive::{random, secrets_of, send};
 
 /// How often a flight starts over because the provider's settings changed, or the credential was replaced, under it.
 const RESTARTS_MAX: usize = 2;
