@@ -8,10 +8,13 @@ use std::time::Duration;
 use keyfob::model::contract::{BoxFuture, Rotation};
 use keyfob::model::credential::{CommitFault, Credential, Stored, Unreachable, Version};
 use keyfob::model::event::Event;
-use keyfob::model::key::CredentialKey;
+use keyfob::model::key::{CredentialKey, TokenKey};
 use keyfob::model::secret::Secret;
+use keyfob::model::time::UnixTime;
 use keyfob::store::memory::MemoryStore;
-use keyfob::store::{KeptPlugin, Store};
+use keyfob::store::{
+    KeptPlugin, Lease, Owner, Page, Revocation, RowChange, Since, Store, TokenRecord,
+};
 use keyfob::testing::issuer::RefreshRotation;
 use keyfob_tests::stage::{ACME, CLIENT, Setting, client, credential, of, subject};
 
@@ -43,8 +46,65 @@ impl Store for Away {
         self.kept.commit(key, expected, credential)
     }
 
-    fn keys(&self, limit: usize) -> BoxFuture<'_, Result<Vec<CredentialKey>, Unreachable>> {
-        self.kept.keys(limit)
+    fn scan<'a>(
+        &'a self,
+        after: Option<&'a CredentialKey>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, Unreachable>> {
+        self.kept.scan(after, limit)
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+        owner: Owner,
+        ttl: Duration,
+        now: UnixTime,
+    ) -> BoxFuture<'a, Result<Lease, Unreachable>> {
+        self.kept.acquire(key, owner, ttl, now)
+    }
+
+    fn release<'a>(&'a self, key: &'a CredentialKey, owner: Owner) -> BoxFuture<'a, ()> {
+        self.kept.release(key, owner)
+    }
+
+    fn changes(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Since<RowChange>, Unreachable>> {
+        self.kept.changes(after, limit)
+    }
+
+    fn revocations(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Since<Revocation>, Unreachable>> {
+        self.kept.revocations(after, limit)
+    }
+
+    fn load_token<'a>(
+        &'a self,
+        key: &'a TokenKey,
+    ) -> BoxFuture<'a, Result<Option<TokenRecord>, Unreachable>> {
+        self.kept.load_token(key)
+    }
+
+    fn keep_token<'a>(
+        &'a self,
+        key: &'a TokenKey,
+        record: TokenRecord,
+    ) -> BoxFuture<'a, Result<(), Unreachable>> {
+        self.kept.keep_token(key, record)
+    }
+
+    fn forget_tokens(
+        &self,
+        before: UnixTime,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, Unreachable>> {
+        self.kept.forget_tokens(before, limit)
     }
 
     fn keep_plugin<'a>(

@@ -92,6 +92,7 @@ impl Broker {
                 } else {
                     Seen::default()
                 },
+                withdrawn: Version(version.0 + 1),
                 ..Credential::default()
             };
             match self.commit(&key, version, next, by).await {
@@ -167,6 +168,7 @@ impl Broker {
             let next = Credential {
                 state: CredentialState::Revoked { at: core.now() },
                 spent: credential.spent,
+                withdrawn: Version(version.0 + 1),
                 ..Credential::default()
             };
             if self.commit(key, version, next, by).await? {

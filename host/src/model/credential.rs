@@ -32,6 +32,8 @@ pub struct Credential {
     pub spent: Vec<[u8; 32]>,
     /// When the grant was handed over or last rotated.
     pub grant_since: UnixTime,
+    /// Access tokens obtained at an older version are no longer good: an operator revoked or replaced the grant.
+    pub withdrawn: Version,
 }
 
 /// Whether a credential can be used.
@@ -196,6 +198,14 @@ impl Credential {
             && self.memo.is_empty()
             && self.spent.is_empty()
             && self.state == CredentialState::Live
+    }
+
+    /// When it was revoked, if it is.
+    pub fn revoked_at(&self) -> Option<UnixTime> {
+        match self.state {
+            CredentialState::Revoked { at } => Some(at),
+            _ => None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use super::credential::{Fingerprint, Version};
 use super::key::ScopeSet;
 use super::secret::Secret;
 use super::time::UnixTime;
@@ -52,6 +53,19 @@ pub struct ObtainedToken {
     pub scopes: ScopeSet,
     /// Further members for callers.
     pub extra: Vec<(String, Secret<String>)>,
+}
+
+/// A token that outlives the process.
+#[derive(Clone, Debug)]
+pub struct TokenRecord {
+    /// The token.
+    pub token: ObtainedToken,
+    /// Its name: a caller that has it goes on with it.
+    pub generation: Generation,
+    /// The settings and secrets that made it: under others it is worth nothing.
+    pub fingerprint: Fingerprint,
+    /// The version of its credential when it was obtained: what was withdrawn since is not served.
+    pub obtained_at: Version,
 }
 
 // === impl Generation ===

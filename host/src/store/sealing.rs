@@ -36,7 +36,7 @@ pub(super) struct SealingKey {
     pub(super) key: DataKey,
     /// Names the key without telling it.
     pub(super) id: KeyId,
-    /// Keys the fingerprints that this store's records hold.
+    /// Keyed the fingerprints that records of the first schema hold; since then a store has a key of its own for them.
     pub(super) fingerprints: Secret<[u8; KEY_BYTES]>,
 }
 
@@ -100,6 +100,13 @@ impl SealingKey {
             id: KeyId(id),
             fingerprints: Secret::new(*derive(b"fingerprints")?),
         })
+    }
+
+    /// Another key, sealed with this one: the id of this one, then the seal.
+    pub(super) fn wrap(&self, about: &[u8], plain: &[u8]) -> Result<Vec<u8>, NoRandomness> {
+        let mut wrapped = self.id.0.to_vec();
+        wrapped.extend(self.key.seal(about, plain)?);
+        Ok(wrapped)
     }
 }
 
@@ -165,6 +172,13 @@ impl DataKey {
 }
 
 // === impl KeyId ===
+
+impl KeyId {
+    /// The key that sealed another one, by what [`SealingKey::wrap`] wrote.
+    pub(super) fn of_sealed(wrapped: &[u8]) -> Option<Self> {
+        wrapped.first_chunk().copied().map(Self)
+    }
+}
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,32 +1,36 @@
-//! The open database, and opening it again after a fault: the engine refuses everything after one failed read or write,
-//! such as on a full disk, until it is opened anew.
+//! The open database, opening it again after a fault, and what is done to the file as a whole. The engine refuses everything
+//! after one failed read or write, such as on a full disk, until it is opened anew.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
-use super::open::{Engine, Opened};
+use super::open::{self, Engine, Opened};
+use super::rewrite;
 use super::rows::Rows;
 use super::tables::{self, Fault};
 use crate::model::credential::Unreachable;
+use crate::store::sealing::{KeyId, SealingKey};
 use crate::store::vault::Vault;
 
 /// The open database of a store.
 pub(super) struct Live {
     path: PathBuf,
-    vault: Vault,
     engine: Engine,
-    /// Held for reading by whoever works with the database, for writing while it is opened again. Taken on blocking
-    /// threads only, never across an await.
+    /// Held for reading by whoever works with the database, for writing while it is opened again or the file as a whole is
+    /// changed. Taken on blocking threads only, never across an await.
     current: RwLock<Current>,
 }
 
 struct Current {
     /// None after it could not be opened again; the next to need it tries once more.
     database: Option<Database>,
+    vault: Arc<Vault>,
+    /// The vault under the operator's next key, while it is not known whether the file is sealed with it.
+    next: Option<Arc<Vault>>,
     /// How many times it was opened: tells whether somebody else already did it.
     opened: u64,
 }
@@ -37,11 +41,12 @@ impl Live {
     pub(super) fn new(path: PathBuf, opened: Opened, engine: Engine) -> Self {
         let current = Current {
             database: Some(opened.database),
+            vault: Arc::new(opened.vault),
+            next: None,
             opened: 1,
         };
         Self {
             path,
-            vault: opened.vault,
             engine,
             current: RwLock::new(current),
         }
@@ -52,7 +57,7 @@ impl Live {
         &self,
         work: impl Fn(&ReadTransaction, &Vault) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.with(|database| work(&database.begin_read().map_err(Fault::engine)?, &self.vault))
+        self.with(|database, vault| work(&database.begin_read().map_err(Fault::engine)?, vault))
     }
 
     /// Does `work` in one transaction; what it changed is on disk when this returns. After an error it may be there or
@@ -61,9 +66,9 @@ impl Live {
         &self,
         work: impl Fn(&mut Rows<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.with(|database| {
+        self.with(|database, vault| {
             let write = tables::begin_write(database)?;
-            let mut rows = Rows::open(&write, &self.vault)?;
+            let mut rows = Rows::open(&write, vault)?;
             let done = work(&mut rows)?;
             let changed = rows.finish()?;
             // A commit that failed may have happened: tried again, it would conflict with itself.
@@ -75,8 +80,74 @@ impl Live {
         })?
     }
 
+    /// Lets go of the data keys that are held open.
+    pub(super) fn forget_data_keys(&self) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.vault.forget_data_keys();
+    }
+
+    /// Writes a copy as of now; answers its length.
+    pub(super) fn backup(&self, to: &Path) -> Result<u64, Fault> {
+        if to.exists() {
+            let detail = format!("{} is there already: name another file", to.display());
+            return Err(Fault::System(detail));
+        }
+        let unfinished = open::unfinished(to);
+        self.read(|read, _| rewrite::copy(read, &unfinished).map(drop))?;
+        rewrite::name(&unfinished, to)?;
+        length(to)
+    }
+
+    /// Writes what is in force into a new file in place of the old; answers how long both are.
+    pub(super) fn compact(&self) -> Result<[u64; 2], Fault> {
+        let before = length(&self.path)?;
+        self.alone(|current| {
+            let database = current.database.as_ref().ok_or_else(closed)?;
+            let read = database.begin_read().map_err(Fault::engine)?;
+            let unfinished = open::unfinished(&self.path);
+            let copied = rewrite::copy(&read, &unfinished)?;
+            drop(read);
+            rewrite::name(&unfinished, &self.path)?;
+            // It was locked before it had the name: the file had an owner at every moment.
+            current.database = Some(copied);
+            current.opened += 1;
+            Ok(())
+        })?;
+        Ok([before, length(&self.path)?])
+    }
+
+    /// Seals the root and every data key with another operator's key, in one transaction; answers the ids of both.
+    pub(super) fn rotate_key(&self, to: SealingKey) -> Result<[KeyId; 2], Fault> {
+        self.alone(|current| {
+            let database = current.database.as_ref().ok_or_else(closed)?;
+            let next = Arc::new(current.vault.under(to));
+            let ids = [current.vault.sealed_with(), next.sealed_with()];
+            let write = tables::begin_write(database)?;
+            tables::seal_keys_anew(&write, &current.vault, &next)?;
+            // From here on the file may be sealed with either.
+            current.next = Some(next.clone());
+            if let Err(fault) = write.commit() {
+                current.database = None;
+                return Err(Fault::engine(fault));
+            }
+            current.vault = next;
+            current.next = None;
+            Ok(ids)
+        })
+    }
+
+    /// Does `work` while nobody else has the database.
+    fn alone<T>(&self, work: impl FnOnce(&mut Current) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.database.is_none() {
+            self.open_locked(&mut current)?;
+        }
+        catch_unwind(AssertUnwindSafe(|| work(&mut current)))
+            .unwrap_or_else(|_| Err(contradiction()))
+    }
+
     /// Does `work` with the database; once more with a newly opened one if the engine failed.
-    fn with<T>(&self, work: impl Fn(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn with<T>(&self, work: impl Fn(&Database, &Vault) -> Result<T, Fault>) -> Result<T, Fault> {
         let opened = match self.attempt(&work) {
             (opened, Err(Fault::Engine(_) | Fault::System(_))) => opened,
             (_, done) => return done,
@@ -90,18 +161,16 @@ impl Live {
         Unreachable(format!("the store {}: {why}", self.path.display()))
     }
 
-    fn attempt<T>(&self, work: impl Fn(&Database) -> Result<T, Fault>) -> (u64, Result<T, Fault>) {
+    fn attempt<T>(
+        &self,
+        work: impl Fn(&Database, &Vault) -> Result<T, Fault>,
+    ) -> (u64, Result<T, Fault>) {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let done = match &current.database {
             // The engine checks its pages with assertions.
-            Some(database) => {
-                catch_unwind(AssertUnwindSafe(|| work(database))).unwrap_or_else(|_| {
-                    Err(Fault::Engine(
-                        "the engine found its pages to contradict each other".into(),
-                    ))
-                })
-            }
-            None => Err(Fault::Engine("it is not open".into())),
+            Some(database) => catch_unwind(AssertUnwindSafe(|| work(database, &current.vault)))
+                .unwrap_or_else(|_| Err(contradiction())),
+            None => Err(closed()),
         };
         (current.opened, done)
     }
@@ -113,16 +182,39 @@ impl Live {
         }
         // Closed first: the file has one owner.
         current.database = None;
+        self.open_locked(&mut current)
+    }
+
+    fn open_locked(&self, current: &mut RwLockWriteGuard<'_, Current>) -> Result<(), Fault> {
         let database =
             (self.engine)(&self.path).map_err(|error| Fault::System(error.to_string()))?;
         let read = database.begin_read().map_err(Fault::engine)?;
+        if let Some(next) = current.next.clone()
+            && tables::sealed_with(&read)? == Some(next.sealed_with())
+        {
+            current.vault = next;
+        }
         // Another file in its place does not have our ledger.
-        tables::check_counts(&read, &self.vault)?;
+        tables::check_counts(&read, &current.vault)?;
         drop(read);
+        current.next = None;
         current.database = Some(database);
         current.opened += 1;
         Ok(())
     }
+}
+
+fn contradiction() -> Fault {
+    Fault::Engine("the engine found its pages to contradict each other".into())
+}
+
+fn closed() -> Fault {
+    Fault::Engine("it is not open".into())
+}
+
+fn length(path: &Path) -> Result<u64, Fault> {
+    let found = std::fs::metadata(path).map_err(|error| Fault::System(error.to_string()))?;
+    Ok(found.len())
 }
 
 impl fmt::Debug for Live {

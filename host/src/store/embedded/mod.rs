@@ -1,20 +1,26 @@
-//! The store in a file of this machine, on redb. Here is the store as others see it; `open` has what is refused, `tables`
-//! what is read, `rows` what is written, `writer` the thread that does, `live` the database and its faults, `untouched` a
-//! file that is only looked at. The engine's types stay in this folder.
+//! The store in a file of this machine, on redb. Here is the store as others see it; `open` has what is refused, `tables`,
+//! `tokens` and `logs` what is read, `rows` what is written, `writer` the thread that does, `live` the database and its
+//! faults, `upkeep` and `rewrite` what is done to the file as a whole, `untouched` a file that is only looked at. The engine's
+//! types stay in this folder.
 //!
 //! Answered is durable: a commit is answered once the disk has it. The format is described in `docs/store.md`.
 
 mod live;
+mod logs;
 mod open;
+mod rewrite;
 mod rows;
 mod tables;
+mod tokens;
 mod untouched;
+mod upkeep;
 mod writer;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use redb::ReadTransaction;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -24,14 +30,18 @@ use self::open::Engine;
 pub use self::open::OpenError;
 use self::tables::Fault;
 use self::writer::{Request, Work};
+use super::lease::Leases;
 pub use super::sealing::KeyId;
-use super::sealing::SealingKey;
 use super::vault::Vault;
-use super::{CommitFault, KeptPlugin, Store, Stored, Unreachable};
+use super::{
+    CommitFault, KeptPlugin, Lease, Owner, Page, Revocation, RowChange, Since, Store, Stored,
+    TokenRecord, Unreachable, Upkeep,
+};
 use crate::model::contract::BoxFuture;
 use crate::model::credential::{Credential, Version};
-use crate::model::key::CredentialKey;
+use crate::model::key::{CredentialKey, TokenKey};
 use crate::model::secret::Secret;
+use crate::model::time::UnixTime;
 
 /// How many threads read at once. A read that misses the cache waits for the disk; more of them would not make it faster,
 /// and would take the threads that compile plugins.
@@ -45,7 +55,9 @@ pub struct EmbeddedStore {
     /// To the thread that writes. None only while it is dropped.
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
-    fingerprints: Option<Secret<[u8; 32]>>,
+    /// The file has one owner, so its leases are this process's.
+    leases: Leases,
+    fingerprints: Secret<[u8; 32]>,
 }
 
 // === impl EmbeddedStore ===
@@ -74,6 +86,7 @@ impl EmbeddedStore {
         engine: Engine,
     ) -> Result<Self, OpenError> {
         let opened = open::open(path, sealing_key, checked_max_bytes, &engine)?;
+        let fingerprints = opened.vault.fingerprints().clone();
         let live = Arc::new(Live::new(path.into(), opened, engine));
         let (requests, writer) = writer::start(live.clone())
             .map_err(|error| OpenError::System(path.into(), error.to_string()))?;
@@ -83,24 +96,31 @@ impl EmbeddedStore {
             reading,
             requests: Some(requests),
             writer: Some(writer),
-            fingerprints: SealingKey::parse(sealing_key)
-                .ok()
-                .map(|key| key.fingerprints),
+            leases: Leases::default(),
+            fingerprints,
         })
     }
 
-    /// Reads every row and compares them with the ledger; answers how many there are. Rows that were changed, removed or
-    /// put back by hand are found here even where no single row shows it. Commits go on meanwhile.
+    /// The store in the file at `path`, sealed with either of two keys: while one takes the place of the other, a start must
+    /// not depend on whether that happened yet.
     ///
     /// # Errors
     ///
-    /// [`Unreachable`] says what is wrong.
-    ///
-    /// # Cancel safety
-    ///
-    /// Changes nothing; dropped, the reading goes on unheard.
-    pub async fn verify(&self) -> Result<u64, Unreachable> {
-        self.read(tables::verify).await
+    /// As [`EmbeddedStore::open`]; a file that neither opens is refused as sealed with another than the first.
+    pub fn open_with_either(
+        path: &Path,
+        sealing_key: &Secret<String>,
+        next: &Secret<String>,
+    ) -> Result<Self, OpenError> {
+        match Self::open(path, sealing_key) {
+            Err(refusal @ OpenError::WrongSealingKey { .. }) => {
+                Self::open(path, next).map_err(|other| match other {
+                    OpenError::WrongSealingKey { .. } => refusal,
+                    other => other,
+                })
+            }
+            opened => opened,
+        }
     }
 
     /// Does `work` on a thread that may block.
@@ -131,6 +151,14 @@ impl EmbeddedStore {
         answered.await.map_err(|_| closed())?
     }
 
+    /// Has the writer do what no version gates.
+    async fn write_unversioned(&self, work: Work) -> Result<Version, Unreachable> {
+        self.write(work).await.map_err(|fault| match fault {
+            CommitFault::Unreachable(detail) => Unreachable(detail),
+            CommitFault::Conflict => self.live.unreachable("there was no version to miss"),
+        })
+    }
+
     fn closed(&self) -> Unreachable {
         self.live.unreachable("it is closed")
     }
@@ -151,8 +179,72 @@ impl Store for EmbeddedStore {
         Box::pin(self.write(Work::Commit(key.clone(), expected, Box::new(credential))))
     }
 
-    fn keys(&self, limit: usize) -> BoxFuture<'_, Result<Vec<CredentialKey>, Unreachable>> {
-        Box::pin(self.read(move |read, vault| tables::keys(read, vault, limit)))
+    fn scan<'a>(
+        &'a self,
+        after: Option<&'a CredentialKey>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, Unreachable>> {
+        let after = after.cloned();
+        Box::pin(self.read(move |read, vault| tables::scan(read, vault, after.as_ref(), limit)))
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a CredentialKey,
+        owner: Owner,
+        ttl: Duration,
+        now: UnixTime,
+    ) -> BoxFuture<'a, Result<Lease, Unreachable>> {
+        Box::pin(async move { Ok(self.leases.acquire(key, owner, ttl, now)) })
+    }
+
+    fn release<'a>(&'a self, key: &'a CredentialKey, owner: Owner) -> BoxFuture<'a, ()> {
+        Box::pin(async move { self.leases.release(key, owner) })
+    }
+
+    fn changes(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Since<RowChange>, Unreachable>> {
+        Box::pin(self.read(move |read, vault| logs::changes(read, vault, after, limit)))
+    }
+
+    fn revocations(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Since<Revocation>, Unreachable>> {
+        Box::pin(self.read(move |read, vault| logs::revocations(read, vault, after, limit)))
+    }
+
+    fn load_token<'a>(
+        &'a self,
+        key: &'a TokenKey,
+    ) -> BoxFuture<'a, Result<Option<TokenRecord>, Unreachable>> {
+        let key = key.clone();
+        Box::pin(self.read(move |read, vault| tokens::load(read, vault, &key)))
+    }
+
+    fn keep_token<'a>(
+        &'a self,
+        key: &'a TokenKey,
+        record: TokenRecord,
+    ) -> BoxFuture<'a, Result<(), Unreachable>> {
+        let work = Work::KeepToken(Box::new((key.clone(), record)));
+        Box::pin(async move { self.write_unversioned(work).await.map(drop) })
+    }
+
+    fn forget_tokens(
+        &self,
+        before: UnixTime,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, Unreachable>> {
+        Box::pin(async move {
+            let work = Work::ForgetTokens(before, limit);
+            let forgotten = self.write_unversioned(work).await?;
+            Ok(usize::try_from(forgotten.0).unwrap_or(limit))
+        })
     }
 
     fn keep_plugin<'a>(
@@ -160,15 +252,8 @@ impl Store for EmbeddedStore {
         place: &'a str,
         plugin: Option<KeptPlugin>,
     ) -> BoxFuture<'a, Result<(), Unreachable>> {
-        Box::pin(async move {
-            match self.write(Work::KeepPlugin(place.to_owned(), plugin)).await {
-                Ok(_) => Ok(()),
-                Err(CommitFault::Unreachable(detail)) => Err(Unreachable(detail)),
-                Err(CommitFault::Conflict) => {
-                    Err(self.live.unreachable("a plugin has no version to miss"))
-                }
-            }
-        })
+        let work = Work::KeepPlugin(place.to_owned(), plugin);
+        Box::pin(async move { self.write_unversioned(work).await.map(drop) })
     }
 
     fn plugins(&self) -> BoxFuture<'_, Result<Vec<(String, KeptPlugin)>, Unreachable>> {
@@ -176,11 +261,15 @@ impl Store for EmbeddedStore {
     }
 
     fn fingerprint_key(&self) -> Option<Secret<[u8; 32]>> {
-        self.fingerprints.clone()
+        Some(self.fingerprints.clone())
     }
 
     fn durable(&self) -> bool {
         true
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
     }
 }
 
@@ -202,3 +291,5 @@ impl fmt::Debug for EmbeddedStore {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upkeep_tests;

@@ -87,11 +87,14 @@ pub(super) fn open(
         Ok(found) if !found.is_file() => Err(OpenError::NotAFile(path.into())),
         Ok(found) if found.len() == 0 => Err(OpenError::Empty(path.into())),
         Ok(found) => {
-            let vault = check(path, operator, found.len() <= checked_max_bytes)?;
-            Ok(Opened {
-                database: engine(path)?,
-                vault,
-            })
+            let given = operator.id;
+            let (vault, schema) = check(path, operator, found.len() <= checked_max_bytes)?;
+            let database = engine(path)?;
+            if schema < SCHEMA {
+                guarded(path, || tables::migrate(&database, &vault))?
+                    .map_err(|fault| of_fault(path, fault, given))?;
+            }
+            Ok(Opened { database, vault })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, operator),
         Err(error) => Err(of_system(path, &error)),
@@ -104,18 +107,18 @@ pub(super) fn database(path: &Path) -> Result<Database, OpenError> {
     on(path, backend)
 }
 
-/// The keys of the store in a file, which is not written to.
-fn check(path: &Path, operator: SealingKey, whole: bool) -> Result<Vault, OpenError> {
+/// The keys of the store in a file, which is not written to, and its schema.
+fn check(path: &Path, operator: SealingKey, whole: bool) -> Result<(Vault, u32), OpenError> {
     let given = operator.id;
     let backend = Untouched::new(existing(path)?).map_err(|error| of_engine(path, error))?;
     let mut database = on(path, backend)?;
     let read = guarded(path, || {
         let read = database.begin_read().map_err(Fault::engine)?;
-        let vault = tables::open_vault(&read, operator)?;
+        let (vault, schema) = tables::open_vault(&read, operator)?;
         tables::check_counts(&read, &vault)?;
-        Ok(vault)
+        Ok((vault, schema))
     })?;
-    let vault = read.map_err(|fault| of_fault(path, fault, given))?;
+    let (vault, schema) = read.map_err(|fault| of_fault(path, fault, given))?;
     if whole {
         let sound = guarded(path, || database.check_integrity())?;
         if !sound.map_err(|error| of_engine(path, error))? {
@@ -126,34 +129,57 @@ fn check(path: &Path, operator: SealingKey, whole: bool) -> Result<Vault, OpenEr
         })?
         .map_err(|fault| of_fault(path, fault, given))?;
     }
-    Ok(vault)
+    Ok((vault, schema))
 }
 
 /// Makes a store. It gets its name only when it is whole, so a crash meanwhile leaves none rather than half of one.
 fn create(path: &Path, operator: SealingKey) -> Result<Opened, OpenError> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    let unfinished = PathBuf::from(unfinished);
-    let file = made(&unfinished)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.into())),
-        Err(TryLockError::Error(error)) => return Err(of_system(path, &error)),
-    }
+    let unfinished = unfinished(path);
+    let file = locked(&unfinished)?;
     // Another process may have finished just before the lock; this would then be its file.
     if path.exists() {
         return Err(OpenError::InUse(path.into()));
     }
-    file.set_len(0)
-        .map_err(|error| of_system(&unfinished, &error))?;
-    let backend = FileBackend::new(file).map_err(|error| of_engine(path, error))?;
-    let database = on(path, backend)?;
+    let database = emptied(&unfinished, file)?;
     let given = operator.id;
     let vault = tables::found(&database, operator).map_err(|fault| of_fault(path, fault, given))?;
-    let named =
-        std::fs::rename(&unfinished, path).and_then(|()| File::open(parent(path))?.sync_all());
-    named.map_err(|error| of_system(path, &error))?;
+    name(&unfinished, path)?;
     Ok(Opened { database, vault })
+}
+
+/// What a store's file is called until it is whole.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    PathBuf::from(unfinished)
+}
+
+/// An empty database in a file that is not whole yet; whatever an interrupted attempt left there is gone.
+pub(super) fn begun(unfinished: &Path) -> Result<Database, OpenError> {
+    emptied(unfinished, locked(unfinished)?)
+}
+
+/// Gives a file that is whole its name, for good.
+pub(super) fn name(unfinished: &Path, path: &Path) -> Result<(), OpenError> {
+    std::fs::rename(unfinished, path)
+        .and_then(|()| File::open(parent(path))?.sync_all())
+        .map_err(|error| of_system(path, &error))
+}
+
+fn locked(unfinished: &Path) -> Result<File, OpenError> {
+    let file = made(unfinished)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(unfinished.into())),
+        Err(TryLockError::Error(error)) => Err(of_system(unfinished, &error)),
+    }
+}
+
+fn emptied(unfinished: &Path, file: File) -> Result<Database, OpenError> {
+    file.set_len(0)
+        .map_err(|error| of_system(unfinished, &error))?;
+    let backend = FileBackend::new(file).map_err(|error| of_engine(unfinished, error))?;
+    on(unfinished, backend)
 }
 
 /// The database on a file. It checks what it reads with assertions, so a damaged file may end in a panic.

@@ -4,25 +4,34 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use super::logs::{self, ChangeBytes};
 use super::tables::{
-    self, ABOUT, ABOUT_LEDGER, Bytes, CREDENTIALS, DATA_KEYS, Fault, PLUGINS, data_key,
-    data_key_place, open_credential,
+    self, ABOUT, ABOUT_LEDGER, Bytes, CHANGES, CREDENTIALS, DATA_KEYS, Fault, PLUGINS, REVOCATIONS,
+    TOKEN_ENDS, TOKENS, data_key, data_key_place, open_credential,
 };
+use super::tokens::Tokens;
 use crate::model::credential::{CommitFault, Credential, Version};
-use crate::model::key::CredentialKey;
-use crate::store::KeptPlugin;
+use crate::model::key::{CredentialKey, Tenant, TokenKey};
+use crate::model::time::UnixTime;
+use crate::model::token::TokenRecord;
 use crate::store::sealing::DataKey;
-use crate::store::vault::{FIRST_DATA_KEY, Head, Kind, Ledger, RowId, TenantId, Vault};
+use crate::store::vault::{Head, Kind, Ledger, RowId, TenantId, Vault};
+use crate::store::{CHANGES_MAX, KeptPlugin, REVOCATIONS_MAX};
 
-/// What one write transaction does to the rows. Every change goes through [`Rows::replace`], so none misses the ledger.
+/// What one write transaction does to the rows. Every change of a row that the ledger sums goes through `replace`.
 pub(super) struct Rows<'t> {
     vault: &'t Vault,
     about: Table<'t, &'static str, Bytes>,
     data_keys: Table<'t, [u8; 20], Bytes>,
     credentials: Table<'t, RowId, Bytes>,
     plugins: Table<'t, RowId, Bytes>,
+    tokens: Tokens<'t>,
+    changes: Table<'t, u64, &'static ChangeBytes>,
+    revocations: Table<'t, u64, Bytes>,
     ledger: Ledger,
     before: Ledger,
+    /// Something changed that the ledger does not sum.
+    touched: bool,
 }
 
 // === impl Rows ===
@@ -37,8 +46,15 @@ impl<'t> Rows<'t> {
             data_keys: write.open_table(DATA_KEYS).map_err(Fault::engine)?,
             credentials: write.open_table(CREDENTIALS).map_err(Fault::engine)?,
             plugins: write.open_table(PLUGINS).map_err(Fault::engine)?,
+            tokens: Tokens {
+                rows: write.open_table(TOKENS).map_err(Fault::engine)?,
+                ends: write.open_table(TOKEN_ENDS).map_err(Fault::engine)?,
+            },
+            changes: write.open_table(CHANGES).map_err(Fault::engine)?,
+            revocations: write.open_table(REVOCATIONS).map_err(Fault::engine)?,
             ledger,
             before: ledger,
+            touched: false,
         })
     }
 
@@ -56,11 +72,14 @@ impl<'t> Rows<'t> {
             .get(id)
             .map_err(Fault::engine)?
             .map(|row| row.value().to_vec());
-        let current = match &old {
-            None => Version::default(),
+        let (current, was_revoked) = match &old {
+            None => (Version::default(), false),
             // A row that does not open is left as it is: what it held may still be wanted.
             Some(row) => match open_credential(&self.data_keys, self.vault, &id, row) {
-                Ok((_, stored)) => stored.version,
+                Ok((_, stored)) => {
+                    let revoked = stored.credential.revoked_at().is_some();
+                    (stored.version, revoked)
+                }
                 Err(fault @ (Fault::Unsealed(..) | Fault::KeyMissing)) => {
                     return Ok(Err(CommitFault::Unreachable(fault.to_string())));
                 }
@@ -83,7 +102,69 @@ impl<'t> Rows<'t> {
         };
         let row = self.vault.seal_credential(head, &key, whose, credential)?;
         self.replace(Kind::Credential, id, old.as_deref(), Some(&row))?;
+        logs::push(
+            &mut self.changes,
+            &mut self.ledger.changes,
+            CHANGES_MAX,
+            &logs::change(&id, version),
+        )?;
+        if let Some(at) = credential.revoked_at().filter(|_| !was_revoked) {
+            let number = self.ledger.revocations + 1;
+            let key = (key_number, &*key);
+            let entry = self.vault.seal_revocation(number, key, whose, at)?;
+            logs::push(
+                &mut self.revocations,
+                &mut self.ledger.revocations,
+                REVOCATIONS_MAX,
+                entry.as_slice(),
+            )?;
+        }
         Ok(Ok(version))
+    }
+
+    /// Keeps a token in place of the one before.
+    pub(super) fn keep_token(
+        &mut self,
+        whose: &TokenKey,
+        record: &TokenRecord,
+    ) -> Result<(), Fault> {
+        let tenant = self.vault.tenant_id(&whose.credential.tenant);
+        let (number, key) = self.newest_data_key(tenant)?;
+        let row = self.vault.seal_token(number, &key, whose, record)?;
+        self.touched = true;
+        self.tokens.keep(self.vault.token_id(whose), &row)
+    }
+
+    /// Forgets at most `limit` tokens that were over before this time; answers how many.
+    pub(super) fn forget_tokens(&mut self, before: UnixTime, limit: usize) -> Result<usize, Fault> {
+        let forgotten = self.tokens.forget(before, limit)?;
+        self.touched |= forgotten > 0;
+        Ok(forgotten)
+    }
+
+    /// Forgets everything of a tenant, its keys last of all; answers how many credentials that were. What is left of it in
+    /// the log of revocations opens no more.
+    pub(super) fn shred(&mut self, tenant: &Tenant) -> Result<u64, Fault> {
+        let tenant = self.vault.tenant_id(tenant);
+        let mut of_tenant = Vec::new();
+        for row in self.credentials.iter().map_err(Fault::engine)? {
+            let (id, row) = row.map_err(Fault::engine)?;
+            if Head::split(row.value()).is_ok_and(|(head, _)| head.tenant == tenant) {
+                of_tenant.push((id.value(), row.value().to_vec()));
+            }
+        }
+        for (id, row) in &of_tenant {
+            self.replace(Kind::Credential, *id, Some(row), None)?;
+        }
+        self.tokens.shred(tenant)?;
+        let keys = data_key_place(tenant, 0)..=data_key_place(tenant, u32::MAX);
+        self.data_keys
+            .retain_in(keys, |_, _| false)
+            .map_err(Fault::engine)?;
+        // Whoever follows the log is to read all rows anew: those that are gone are in no entry of it.
+        self.changes.retain(|_, _| false).map_err(Fault::engine)?;
+        self.ledger.changes += 1;
+        Ok(of_tenant.len() as u64)
     }
 
     /// Keeps a plugin, or forgets it.
@@ -118,7 +199,7 @@ impl<'t> Rows<'t> {
     /// Writes the ledger; false when nothing changed, and the transaction need not be committed.
     pub(super) fn finish(mut self) -> Result<bool, Fault> {
         if self.ledger == self.before {
-            return Ok(false);
+            return Ok(self.touched);
         }
         let sealed = self.vault.seal_ledger(&self.ledger)?;
         self.about
@@ -137,6 +218,7 @@ impl<'t> Rows<'t> {
         let table = match kind {
             Kind::Credential => &mut self.credentials,
             Kind::Plugin => &mut self.plugins,
+            Kind::Token | Kind::Revocation => return Err(Fault::Log("wrong")),
         };
         match new {
             Some(row) => table.insert(id, row).map(drop),
@@ -154,7 +236,7 @@ impl<'t> Rows<'t> {
 
     /// The key that seals a tenant's rows; made with its first.
     fn newest_data_key(&mut self, tenant: TenantId) -> Result<(u32, Arc<DataKey>), Fault> {
-        let all = data_key_place(tenant, FIRST_DATA_KEY)..=data_key_place(tenant, u32::MAX);
+        let all = data_key_place(tenant, 0)..=data_key_place(tenant, u32::MAX);
         let newest = self
             .data_keys
             .range(all)
@@ -170,10 +252,10 @@ impl<'t> Rows<'t> {
             return Ok((number, key.ok_or(Fault::KeyMissing)?));
         }
         // Not held open before it is durable: a transaction that fails takes it along.
-        let (key, sealed) = self.vault.new_data_key(tenant, FIRST_DATA_KEY)?;
+        let (number, key, sealed) = self.vault.first_data_key(tenant)?;
         self.data_keys
-            .insert(data_key_place(tenant, FIRST_DATA_KEY), sealed.as_slice())
+            .insert(data_key_place(tenant, number), sealed.as_slice())
             .map_err(Fault::engine)?;
-        Ok((FIRST_DATA_KEY, key))
+        Ok((number, key))
     }
 }

@@ -1,17 +1,20 @@
-//! The tables of the file, and what is read from them within one transaction. What is written is `rows`'s, when transactions
-//! begin and end `live`'s, and what a row looks like `vault`'s.
+//! The tables of the file, and what is read from them within one transaction: here of keys, credentials and plugins, in
+//! `tokens` and `logs` of theirs. What is written is `rows`'s, when transactions begin and end `live`'s, and what a row looks
+//! like `vault`'s.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadTransaction, ReadableTable, ReadableTableMetadata};
-use redb::{StorageError, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction};
 
+use super::logs;
 use crate::model::credential::Stored;
 use crate::model::key::CredentialKey;
-use crate::store::KeptPlugin;
-use crate::store::sealing::{DataKey, NoRandomness, SealingKey};
+use crate::store::sealing::{DataKey, KeyId, NoRandomness, SealingKey};
 use crate::store::vault::{Head, Kind, Ledger, RowId, SCHEMA, TenantId, Unsealed, Vault};
+use crate::store::{KeptPlugin, Page};
 
 pub(super) type Bytes = &'static [u8];
 
@@ -25,6 +28,18 @@ pub(super) const CREDENTIALS: TableDefinition<'static, RowId, Bytes> =
     TableDefinition::new("credentials");
 /// Sealed plugins.
 pub(super) const PLUGINS: TableDefinition<'static, RowId, Bytes> = TableDefinition::new("plugins");
+
+/// Sealed access tokens.
+pub(super) const TOKENS: TableDefinition<'static, RowId, Bytes> = TableDefinition::new("tokens");
+/// When a token ends (unix milliseconds, big-endian) and its row: which to forget next.
+pub(super) const TOKEN_ENDS: TableDefinition<'static, [u8; 40], ()> =
+    TableDefinition::new("token ends");
+/// Which row got which version, by the number of the change.
+pub(super) const CHANGES: TableDefinition<'static, u64, &'static [u8; 40]> =
+    TableDefinition::new("changes");
+/// Sealed revocations by their number.
+pub(super) const REVOCATIONS: TableDefinition<'static, u64, Bytes> =
+    TableDefinition::new("revocations");
 
 const ABOUT_SCHEMA: &str = "schema";
 const ABOUT_ROOT: &str = "root";
@@ -47,10 +62,15 @@ pub(super) enum Fault {
     KeyMissing,
     /// The rows are not those that were written last.
     Ledger,
+    /// A log is not the one that was written last.
+    Log(&'static str),
 }
 
-/// The keys of the store that a transaction sees.
-pub(super) fn open_vault(read: &ReadTransaction, operator: SealingKey) -> Result<Vault, Fault> {
+/// The keys of the store that a transaction sees, and its schema.
+pub(super) fn open_vault(
+    read: &ReadTransaction,
+    operator: SealingKey,
+) -> Result<(Vault, u32), Fault> {
     let about = match read.open_table(ABOUT) {
         Err(redb::TableError::Storage(error)) => return Err(Fault::engine(error)),
         table => table.map_err(|_| Fault::Foreign)?,
@@ -59,40 +79,97 @@ pub(super) fn open_vault(read: &ReadTransaction, operator: SealingKey) -> Result
         .get(ABOUT_SCHEMA)
         .map_err(Fault::engine)?
         .ok_or(Fault::Foreign)?;
-    match schema.value().try_into().map(u32::from_le_bytes) {
-        Ok(SCHEMA) => {}
-        Ok(newer @ SCHEMA..) => return Err(Fault::Newer(newer)),
+    let schema = match schema.value().try_into().map(u32::from_le_bytes) {
+        Ok(known @ 1..=SCHEMA) => known,
+        Ok(newer) if newer > SCHEMA => return Err(Fault::Newer(newer)),
         _ => return Err(Fault::Foreign),
-    }
+    };
     let root = about
         .get(ABOUT_ROOT)
         .map_err(Fault::engine)?
         .ok_or(Fault::Foreign)?;
-    Vault::open(operator, root.value()).map_err(|why| Fault::Unsealed("its root", why))
+    let vault = Vault::open(operator, root.value());
+    let vault = vault.map_err(|why| Fault::Unsealed("its root", why))?;
+    Ok((vault, schema))
 }
 
 /// Writes a new store.
 pub(super) fn found(database: &Database, operator: SealingKey) -> Result<Vault, Fault> {
-    let (vault, root) = Vault::create(operator)?;
+    let vault = Vault::create(operator)?;
+    establish(database, &vault, &Ledger::default())?;
+    Ok(vault)
+}
+
+/// Makes a store of an older schema one of this schema, in one step. Rows stay as they are: what they are sealed about did
+/// not change, and their layouts are known.
+pub(super) fn migrate(database: &Database, vault: &Vault) -> Result<(), Fault> {
+    let ledger = {
+        let read = database.begin_read().map_err(Fault::engine)?;
+        let about = read.open_table(ABOUT).map_err(Fault::engine)?;
+        ledger(&about, vault)?
+    };
+    establish(database, vault, &ledger)
+}
+
+/// Writes what there is one of, and makes the tables that are not there.
+fn establish(database: &Database, vault: &Vault, ledger: &Ledger) -> Result<(), Fault> {
+    let (root, ledger) = (vault.seal_root()?, vault.seal_ledger(ledger)?);
     let write = begin_write(database)?;
     {
         let mut about = write.open_table(ABOUT).map_err(Fault::engine)?;
-        let ledger = vault.seal_ledger(&Ledger::default())?;
-        about
-            .insert(ABOUT_SCHEMA, SCHEMA.to_le_bytes().as_slice())
-            .map_err(Fault::engine)?;
-        about
-            .insert(ABOUT_ROOT, root.as_slice())
-            .map_err(Fault::engine)?;
-        about
-            .insert(ABOUT_LEDGER, ledger.as_slice())
-            .map_err(Fault::engine)?;
+        for (name, value) in [
+            (ABOUT_SCHEMA, SCHEMA.to_le_bytes().as_slice()),
+            (ABOUT_ROOT, &root),
+            (ABOUT_LEDGER, &ledger),
+        ] {
+            about.insert(name, value).map_err(Fault::engine)?;
+        }
         write.open_table(DATA_KEYS).map_err(Fault::engine)?;
         write.open_table(CREDENTIALS).map_err(Fault::engine)?;
         write.open_table(PLUGINS).map_err(Fault::engine)?;
+        write.open_table(TOKENS).map_err(Fault::engine)?;
+        write.open_table(TOKEN_ENDS).map_err(Fault::engine)?;
+        write.open_table(CHANGES).map_err(Fault::engine)?;
+        write.open_table(REVOCATIONS).map_err(Fault::engine)?;
     }
-    write.commit().map_err(Fault::engine)?;
-    Ok(vault)
+    write.commit().map_err(Fault::engine)
+}
+
+/// Names the operator's key that a file is sealed with.
+pub(super) fn sealed_with(read: &ReadTransaction) -> Result<Option<KeyId>, Fault> {
+    let about = read.open_table(ABOUT).map_err(Fault::engine)?;
+    let root = about.get(ABOUT_ROOT).map_err(Fault::engine)?;
+    Ok(root.and_then(|root| KeyId::of_sealed(root.value())))
+}
+
+/// Seals the root and every data key with the key of `next` instead of that of `now`.
+pub(super) fn seal_keys_anew(
+    write: &WriteTransaction,
+    now: &Vault,
+    next: &Vault,
+) -> Result<(), Fault> {
+    let mut data_keys = write.open_table(DATA_KEYS).map_err(Fault::engine)?;
+    let mut anew = Vec::new();
+    for row in data_keys.iter().map_err(Fault::engine)? {
+        let (place, sealed) = row.map_err(Fault::engine)?;
+        let place = place.value();
+        let (tenant, number) = place.split_first_chunk().ok_or(Fault::KeyMissing)?;
+        let number = number.try_into().map_err(|_| Fault::KeyMissing)?;
+        let number = u32::from_be_bytes(number);
+        let key = now.open_data_key(*tenant, number, sealed.value());
+        let key = key.map_err(|why| Fault::Unsealed("a data key", why))?;
+        anew.push((place, next.seal_data_key(*tenant, number, &key)?));
+    }
+    for (place, sealed) in anew {
+        data_keys
+            .insert(place, sealed.as_slice())
+            .map_err(Fault::engine)?;
+    }
+    let mut about = write.open_table(ABOUT).map_err(Fault::engine)?;
+    about
+        .insert(ABOUT_ROOT, next.seal_root()?.as_slice())
+        .map_err(Fault::engine)?;
+    Ok(())
 }
 
 /// A transaction whose commit is on disk before it returns.
@@ -131,9 +208,12 @@ pub(super) fn verify(read: &ReadTransaction, vault: &Vault) -> Result<u64, Fault
         }
     }
     let about = read.open_table(ABOUT).map_err(Fault::engine)?;
-    (sum == ledger(&about, vault)?)
-        .then_some(sum.rows)
-        .ok_or(Fault::Ledger)
+    let ledger = ledger(&about, vault)?;
+    if !sum.same_rows(&ledger) {
+        return Err(Fault::Ledger);
+    }
+    logs::check(read, &ledger)?;
+    Ok(sum.rows)
 }
 
 /// The record of a key.
@@ -151,28 +231,34 @@ pub(super) fn load(
     open_credential(&data_keys, vault, &id, row.value()).map(|(_, stored)| stored)
 }
 
-/// Every key whose row opens, at most `limit`.
-pub(super) fn keys(
+/// The rows that open, at most `limit`, after the one of a key.
+pub(super) fn scan(
     read: &ReadTransaction,
     vault: &Vault,
+    after: Option<&CredentialKey>,
     limit: usize,
-) -> Result<Vec<CredentialKey>, Fault> {
+) -> Result<Page, Fault> {
     let rows = read.open_table(CREDENTIALS).map_err(Fault::engine)?;
     let data_keys = read.open_table(DATA_KEYS).map_err(Fault::engine)?;
-    let mut keys = Vec::new();
-    for row in rows.iter().map_err(Fault::engine)? {
-        if keys.len() == limit {
+    let after = after.map(|key| vault.credential_id(key));
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut page = Page::default();
+    for row in rows
+        .range::<RowId>((from, Bound::Unbounded))
+        .map_err(Fault::engine)?
+    {
+        if page.rows.len() == limit {
             break;
         }
         let (id, row) = row.map_err(Fault::engine)?;
         match open_credential(&data_keys, vault, &id.value(), row.value()) {
-            Ok((key, _)) => keys.push(key),
+            Ok(row) => page.rows.push(row),
             // One damaged row must not hide the others; loading it says what is wrong.
-            Err(Fault::Unsealed(..) | Fault::KeyMissing) => {}
+            Err(Fault::Unsealed(..) | Fault::KeyMissing) => page.damaged += 1,
             Err(fault) => return Err(fault),
         }
     }
-    Ok(keys)
+    Ok(page)
 }
 
 /// Every plugin.
@@ -273,6 +359,7 @@ impl fmt::Display for Fault {
             Self::Ledger => f.write_str(
                 "its rows are not those that were written last: some were removed, brought in or put back",
             ),
+            Self::Log(which) => write!(f, "entries of its {which} log are missing"),
         }
     }
 }

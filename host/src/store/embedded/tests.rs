@@ -9,7 +9,7 @@ use redb::{ReadableTable, TableDefinition};
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::suite::{grant, key, store_suite, with_grant};
+use crate::store::suite::{grant, key, scan, store_suite, token, token_key, with_grant};
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER_KEY: &str = "//////////////////////////////////////////8=";
@@ -121,7 +121,7 @@ async fn everything_answered_is_there_after_a_restart() {
     let store = place.open();
     assert_eq!(grant(&store, &key("ada")).await, "b");
     assert_eq!(store.load(&key("ada")).await.unwrap().version, Version(2));
-    assert_eq!(store.keys(10).await.unwrap(), [key("ada")]);
+    assert_eq!(scan(&store, None, 10).await, [key("ada")]);
     let mut plugins = store.plugins().await.unwrap();
     plugins.sort_by(|one, two| one.0.cmp(&two.0));
     assert_eq!(plugins.len(), 2);
@@ -339,13 +339,13 @@ fn a_newer_schema_is_refused() {
     write
         .open_table(about)
         .unwrap()
-        .insert("schema", 2_u32.to_le_bytes().as_slice())
+        .insert("schema", 3_u32.to_le_bytes().as_slice())
         .unwrap();
     write.commit().unwrap();
     drop(database);
     assert!(matches!(
         place.refusal(KEY),
-        OpenError::Newer { schema: 2, .. }
+        OpenError::Newer { schema: 3, .. }
     ));
 }
 
@@ -396,6 +396,14 @@ async fn no_grant_and_no_name_is_in_the_file() {
             "provider:acme",
             Some(plugin("builtin:in-clear", b"component-in-clear")),
         )
+        .await
+        .unwrap();
+    let token_key = TokenKey {
+        credential: whose,
+        ..token_key("nobody")
+    };
+    store
+        .keep_token(&token_key, token("token-in-clear", 60))
         .await
         .unwrap();
     drop(store);
@@ -463,7 +471,9 @@ async fn a_row_that_was_moved_put_back_or_removed_by_hand_is_refused() {
     let fault = store.load(&key("ada")).await.map(drop).unwrap_err();
     assert!(fault.0.contains("it was changed or moved"), "{fault:?}");
     assert_eq!(grant(&store, &key("bob")).await, "b");
-    assert_eq!(store.keys(10).await.unwrap(), [key("bob")]);
+    let page = store.scan(None, 10).await.unwrap();
+    assert_eq!((page.rows[0].0.clone(), page.rows.len()), (key("bob"), 1));
+    assert_eq!(page.damaged, 1);
     let over = store
         .commit(&key("ada"), Version(2), with_grant("over"))
         .await;

@@ -11,7 +11,9 @@ use super::live::Live;
 use super::rows::Rows;
 use super::tables::Fault;
 use crate::model::credential::{CommitFault, Credential, Unreachable, Version};
-use crate::model::key::CredentialKey;
+use crate::model::key::{CredentialKey, TokenKey};
+use crate::model::time::UnixTime;
+use crate::model::token::TokenRecord;
 use crate::store::KeptPlugin;
 
 /// How many may wait. A full queue holds callers back, each under its own deadline.
@@ -28,7 +30,7 @@ pub(super) struct Request {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// The version written.
+/// What was written: a version, or how many.
 pub(super) type Answer = Result<Version, CommitFault>;
 
 /// Something to write.
@@ -37,6 +39,10 @@ pub(super) enum Work {
     Commit(CredentialKey, Version, Box<Credential>),
     /// A plugin at its place; none forgets it.
     KeepPlugin(String, Option<KeptPlugin>),
+    /// A token in place of the one before.
+    KeepToken(Box<(TokenKey, TokenRecord)>),
+    /// Tokens that were over before a time, at most so many.
+    ForgetTokens(UnixTime, usize),
 }
 
 /// Starts the thread. It ends when every sender is gone and what was waiting is written.
@@ -63,6 +69,15 @@ fn perform(together: &[Request], rows: &mut Rows<'_>) -> Result<Vec<Answer>, Fau
         .map(|request| match &request.work {
             Work::Commit(key, expected, credential) => rows.commit(key, *expected, credential),
             Work::KeepPlugin(place, plugin) => rows.keep_plugin(place, plugin.as_ref()).map(Ok),
+            Work::KeepToken(kept) => {
+                let (key, record) = &**kept;
+                rows.keep_token(key, record)
+                    .map(|()| Ok(Version::default()))
+            }
+            Work::ForgetTokens(before, limit) => {
+                let forgotten = rows.forget_tokens(*before, *limit)?;
+                Ok(Ok(Version(forgotten as u64)))
+            }
         })
         .collect()
 }

@@ -1,15 +1,17 @@
 //! What a backend is given to keep: every row sealed, its key a keyed hash. No backend is named here, and no I/O is done.
 //!
 //! ```text
-//! operator's sealing key ──seals──▶ root: file id, index key, tally key, host key
+//! operator's sealing key ──seals──▶ root: file id, index key, tally key, host key, fingerprint key
 //!                        ──seals──▶ one data key per tenant, numbered
-//! data key of the tenant ──seals──▶ its credentials         host key ──seals──▶ plugins, ledger
+//! data key of the tenant ──seals──▶ its credentials, tokens, revocations     host key ──seals──▶ plugins, ledger
 //! index key ──names──▶ rows and tenants                      tally key ──sums──▶ the ledger
 //! ```
 //!
 //! A row is sealed as a whole, together with where it stands: file, kind, row id (which is a keyed hash of tenant, provider
-//! and subject), tenant, key number, version and schema. So no member of it can be taken from another row, another
-//! version or another file. That a *whole* row is not an older one is what the [`Ledger`] is for.
+//! and subject), tenant, key number and version. So no member of it can be taken from another row, another version or
+//! another file. That a *whole* row is not an older one is what the [`Ledger`] is for.
+
+mod ledger;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,16 +19,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+pub(super) use self::ledger::Ledger;
 use super::KeptPlugin;
 use super::record::{self, Malformed};
 use super::sealing::{DataKey, KEY_BYTES, KeyId, NoRandomness, SealingKey, about, random};
 use crate::model::credential::{Credential, Stored, Version};
-use crate::model::key::{CredentialKey, Tenant};
+use crate::model::key::{CredentialKey, Tenant, TokenKey};
+use crate::model::secret::Secret;
+use crate::model::time::UnixTime;
+use crate::model::token::TokenRecord;
 
-/// The schema written here. A file of a newer one is refused; an older one is migrated when there is one.
-pub(super) const SCHEMA: u32 = 1;
-/// Number of a tenant's first data key. Replacing a key counts on from here, so both can be read meanwhile.
-pub(super) const FIRST_DATA_KEY: u32 = 1;
+/// The schema written here. A file of a newer one is refused, one of an older one migrated.
+pub(super) const SCHEMA: u32 = 2;
+/// The way of sealing, in what every seal is about. It is not the schema: tables come and go, and rows stay sealed.
+const SEAL: u32 = 1;
+/// What a root of schema 1 had after the file's id: index, tally and host key. What keyed its fingerprints was the operator's.
+const FIRST_ROOT_KEYS: usize = 3;
+/// The numbers that a tenant's first data key may have; replacing a key counts on from there, so that both can be read
+/// meanwhile. Drawn, so that no key of a tenant that was shredded and came back is taken for the one it had before.
+const FIRST_DATA_KEYS: std::ops::Range<u32> = 1..1 << 31;
 /// Stands for the host's own key, which is in the root.
 const HOST_KEY: u32 = 0;
 /// How many tenants' keys are held open: about a megabyte. Past it all are dropped and opened again when needed.
@@ -48,6 +59,10 @@ pub(super) enum Kind {
     Credential,
     /// A plugin that was swapped in.
     Plugin,
+    /// An access token. It is in no ledger: whoever brings an older one back brings back one that was as good.
+    Token,
+    /// An entry of the revocation log.
+    Revocation,
 }
 
 /// What of a row is in the clear. All of it is authenticated by the seal.
@@ -57,18 +72,8 @@ pub(super) struct Head {
     pub(super) tenant: TenantId,
     /// Which of that tenant's keys; 0 for the host's own.
     pub(super) key_number: u32,
-    /// The version of the row.
+    /// The version of the row. Of a token: when it ends, in unix milliseconds; of a revocation: its number.
     pub(super) version: Version,
-}
-
-/// A sum over all rows of a store: of keyed hashes, by exclusive or, so that one commit costs one hash for each row it
-/// removes or adds. A row that was rolled back, removed or brought in by hand leaves it wrong, and nobody without the tally
-/// key can make it right again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ledger {
-    sum: [u8; 32],
-    /// How many rows there are.
-    pub(super) rows: u64,
 }
 
 /// Why something sealed was not opened.
@@ -88,10 +93,14 @@ pub(super) enum Unsealed {
 /// The keys of one store.
 pub(super) struct Vault {
     operator: SealingKey,
+    /// Everything below, as it is sealed.
+    root: Zeroizing<Vec<u8>>,
     file: [u8; 16],
     index: hmac::Key,
     tally: hmac::Key,
     host: DataKey,
+    /// Keys the fingerprints that records hold. The file's own, so that they outlive the operator's key.
+    fingerprints: Secret<[u8; KEY_BYTES]>,
     /// Data keys that were opened, at most [`OPEN_KEYS_MAX`]. Never held across I/O.
     open: Mutex<HashMap<(TenantId, u32), Arc<DataKey>>>,
 }
@@ -103,6 +112,8 @@ impl Kind {
         match self {
             Self::Credential => b"credential",
             Self::Plugin => b"plugin",
+            Self::Token => b"token",
+            Self::Revocation => b"revocation",
         }
     }
 }
@@ -144,61 +155,63 @@ impl Head {
     }
 }
 
-// === impl Ledger ===
-
-impl Ledger {
-    /// A row was added.
-    pub(super) fn add(&mut self, element: [u8; 32]) {
-        self.toggle(element);
-        self.rows = self.rows.wrapping_add(1);
-    }
-
-    /// A row was removed.
-    pub(super) fn remove(&mut self, element: [u8; 32]) {
-        self.toggle(element);
-        self.rows = self.rows.wrapping_sub(1);
-    }
-
-    fn toggle(&mut self, element: [u8; 32]) {
-        self.sum
-            .iter_mut()
-            .zip(element)
-            .for_each(|(sum, byte)| *sum ^= byte);
-    }
-}
-
 // === impl Vault ===
 
 impl Vault {
-    /// The keys of a new store, and its sealed root.
-    pub(super) fn create(operator: SealingKey) -> Result<(Self, Vec<u8>), NoRandomness> {
-        const ROOT_BYTES: usize = 16 + 3 * KEY_BYTES;
+    /// The keys of a new store.
+    pub(super) fn create(operator: SealingKey) -> Result<Self, NoRandomness> {
+        const ROOT_BYTES: usize = 16 + (FIRST_ROOT_KEYS + 1) * KEY_BYTES;
         let root = random::<ROOT_BYTES>()?;
-        let mut sealed = operator.id.0.to_vec();
-        sealed.extend(operator.key.seal(&about_root(), root.as_slice())?);
-        let vault = Self::from_root(operator, root.as_slice())
+        let vault = Self::from_root(operator, Zeroizing::new(root.to_vec()))
             .expect("the root was made with the length that is read");
-        Ok((vault, sealed))
+        Ok(vault)
     }
 
     /// The keys of a store that has this root.
     pub(super) fn open(operator: SealingKey, sealed_root: &[u8]) -> Result<Self, Unsealed> {
         let root = open_key(&operator, &about_root(), sealed_root)?;
-        Self::from_root(operator, &root).ok_or(Unsealed::Unknown)
+        Self::from_root(operator, root).ok_or(Unsealed::Unknown)
     }
 
-    fn from_root(operator: SealingKey, root: &[u8]) -> Option<Self> {
+    /// The same keys under another operator's.
+    pub(super) fn under(&self, operator: SealingKey) -> Self {
+        Self::from_root(operator, self.root.clone()).expect("the root was read before")
+    }
+
+    fn from_root(operator: SealingKey, mut root: Zeroizing<Vec<u8>>) -> Option<Self> {
+        if root.len() == 16 + FIRST_ROOT_KEYS * KEY_BYTES {
+            // Grown in a new buffer: `Vec` would leave the old one behind in freed memory.
+            root = Zeroizing::new([root.as_slice(), operator.fingerprints.expose()].concat());
+        }
         let (file, keys) = root.split_first_chunk::<16>()?;
         let (index, keys) = keys.split_at_checked(KEY_BYTES)?;
-        let (tally, host) = keys.split_at_checked(KEY_BYTES)?;
+        let (tally, keys) = keys.split_at_checked(KEY_BYTES)?;
+        let (host, fingerprints) = keys.split_at_checked(KEY_BYTES)?;
         Some(Self {
             operator,
             file: *file,
             index: hmac::Key::new(hmac::HMAC_SHA256, index),
             tally: hmac::Key::new(hmac::HMAC_SHA256, tally),
             host: DataKey::from_bytes(host)?,
+            fingerprints: Secret::new(fingerprints.try_into().ok()?),
             open: Mutex::default(),
+            root,
         })
+    }
+
+    /// The root as it is kept.
+    pub(super) fn seal_root(&self) -> Result<Vec<u8>, NoRandomness> {
+        self.operator.wrap(&about_root(), &self.root)
+    }
+
+    /// Names the operator's key that seals the others.
+    pub(super) fn sealed_with(&self) -> KeyId {
+        self.operator.id
+    }
+
+    /// What keys the fingerprints that records hold.
+    pub(super) fn fingerprints(&self) -> &Secret<[u8; KEY_BYTES]> {
+        &self.fingerprints
     }
 
     /// Names a tenant.
@@ -231,24 +244,43 @@ impl Vault {
         self.hash(&[Kind::Plugin.label(), place.as_bytes()])
     }
 
+    /// Where a token stands.
+    pub(super) fn token_id(&self, key: &TokenKey) -> RowId {
+        let credential = self.credential_id(&key.credential);
+        let audience = key.audience.as_ref().map(|audience| audience.as_str());
+        let mut parts = vec![Kind::Token.label(), &credential];
+        // No audience is not an empty one, and none is taken for a scope.
+        parts.push(if audience.is_some() { b"for" } else { b"" });
+        parts.push(audience.unwrap_or_default().as_bytes());
+        parts.extend(key.scopes.iter().map(str::as_bytes));
+        self.hash(&parts)
+    }
+
     fn hash(&self, parts: &[&[u8]]) -> [u8; 32] {
         digest(hmac::sign(&self.index, &about(parts)))
     }
 
-    /// A new data key of a tenant, and the same sealed.
-    pub(super) fn new_data_key(
+    /// A tenant's first data key, its number, and the key as it is kept.
+    pub(super) fn first_data_key(
+        &self,
+        tenant: TenantId,
+    ) -> Result<(u32, Arc<DataKey>, Vec<u8>), NoRandomness> {
+        let drawn = u32::from_le_bytes(*random::<4>()?);
+        let number = FIRST_DATA_KEYS.start + drawn % (FIRST_DATA_KEYS.end - FIRST_DATA_KEYS.start);
+        let key = Arc::new(DataKey::random()?);
+        let sealed = self.seal_data_key(tenant, number, &key)?;
+        Ok((number, key, sealed))
+    }
+
+    /// A data key as it is kept.
+    pub(super) fn seal_data_key(
         &self,
         tenant: TenantId,
         number: u32,
-    ) -> Result<(Arc<DataKey>, Vec<u8>), NoRandomness> {
-        let key = Arc::new(DataKey::random()?);
-        let mut sealed = self.operator.id.0.to_vec();
-        sealed.extend(
-            self.operator
-                .key
-                .seal(&self.about_data_key(tenant, number), key.expose())?,
-        );
-        Ok((key, sealed))
+        key: &DataKey,
+    ) -> Result<Vec<u8>, NoRandomness> {
+        self.operator
+            .wrap(&self.about_data_key(tenant, number), key.expose())
     }
 
     /// A data key that a backend kept.
@@ -276,6 +308,11 @@ impl Vault {
     /// A tenant's data key, if it is held open.
     pub(super) fn held_data_key(&self, tenant: TenantId, number: u32) -> Option<Arc<DataKey>> {
         self.open_keys().get(&(tenant, number)).cloned()
+    }
+
+    /// Lets go of every key held open: a tenant's are gone.
+    pub(super) fn forget_data_keys(&self) {
+        self.open_keys().clear();
     }
 
     fn open_keys(&self) -> MutexGuard<'_, HashMap<(TenantId, u32), Arc<DataKey>>> {
@@ -319,6 +356,65 @@ impl Vault {
                 credential,
             },
         ))
+    }
+
+    /// A token as a row of its tenant.
+    pub(super) fn seal_token(
+        &self,
+        key_number: u32,
+        key: &DataKey,
+        whose: &TokenKey,
+        record: &TokenRecord,
+    ) -> Result<Vec<u8>, NoRandomness> {
+        let plain = record::encode_token(whose, record);
+        let head = Head {
+            tenant: self.tenant_id(&whose.credential.tenant),
+            key_number,
+            version: Version(record.token.expires.as_millis()),
+        };
+        self.seal(Kind::Token, &self.token_id(whose), head, key, &plain)
+    }
+
+    /// The token of a row, and what it is for.
+    pub(super) fn open_token(
+        &self,
+        id: &RowId,
+        row: &[u8],
+        key: &DataKey,
+    ) -> Result<(TokenKey, TokenRecord), Unsealed> {
+        let (_, plain) = self.open_row(Kind::Token, id, row, key)?;
+        let (whose, record) = record::decode_token(&plain)?;
+        (self.token_id(&whose) == *id)
+            .then_some((whose, record))
+            .ok_or(Unsealed::Broken)
+    }
+
+    /// An entry of the revocation log, sealed with its tenant's key: it is to be unreadable with the tenant.
+    pub(super) fn seal_revocation(
+        &self,
+        number: u64,
+        (key_number, key): (u32, &DataKey),
+        whose: &CredentialKey,
+        at: UnixTime,
+    ) -> Result<Vec<u8>, NoRandomness> {
+        let plain = record::encode_revocation(whose, at);
+        let head = Head {
+            tenant: self.tenant_id(&whose.tenant),
+            key_number,
+            version: Version(number),
+        };
+        self.seal(Kind::Revocation, &log_id(number), head, key, &plain)
+    }
+
+    /// What [`Vault::seal_revocation`] sealed.
+    pub(super) fn open_revocation(
+        &self,
+        number: u64,
+        row: &[u8],
+        key: &DataKey,
+    ) -> Result<(CredentialKey, UnixTime), Unsealed> {
+        let (_, plain) = self.open_row(Kind::Revocation, &log_id(number), row, key)?;
+        Ok(record::decode_revocation(&plain)?)
     }
 
     /// A plugin as a row.
@@ -389,31 +485,10 @@ impl Vault {
         digest(hash.sign())
     }
 
-    /// The ledger as a record.
-    pub(super) fn seal_ledger(&self, ledger: &Ledger) -> Result<Vec<u8>, NoRandomness> {
-        let mut plain = ledger.sum.to_vec();
-        plain.extend(ledger.rows.to_le_bytes());
-        self.host.seal(&self.about_ledger(), &plain)
-    }
-
-    /// The ledger of a record.
-    pub(super) fn open_ledger(&self, sealed: &[u8]) -> Result<Ledger, Unsealed> {
-        let plain = self
-            .host
-            .open(&self.about_ledger(), sealed)
-            .ok_or(Unsealed::Broken)?;
-        let (sum, rows) = plain.split_first_chunk().ok_or(Unsealed::Unknown)?;
-        let rows = rows.try_into().map_err(|_| Unsealed::Unknown)?;
-        Ok(Ledger {
-            sum: *sum,
-            rows: u64::from_le_bytes(rows),
-        })
-    }
-
     fn about_row(&self, kind: Kind, id: &RowId, head: &[u8; HEAD_BYTES]) -> Vec<u8> {
         about(&[
             b"row",
-            &SCHEMA.to_le_bytes(),
+            &SEAL.to_le_bytes(),
             &self.file,
             kind.label(),
             id,
@@ -424,20 +499,23 @@ impl Vault {
     fn about_data_key(&self, tenant: TenantId, number: u32) -> Vec<u8> {
         about(&[
             b"data key",
-            &SCHEMA.to_le_bytes(),
+            &SEAL.to_le_bytes(),
             &self.file,
             &tenant,
             &number.to_le_bytes(),
         ])
     }
+}
 
-    fn about_ledger(&self) -> Vec<u8> {
-        about(&[b"ledger", &SCHEMA.to_le_bytes(), &self.file])
-    }
+/// The place of an entry of a log.
+fn log_id(number: u64) -> RowId {
+    let mut id = RowId::default();
+    id[24..].copy_from_slice(&number.to_be_bytes());
+    id
 }
 
 fn about_root() -> Vec<u8> {
-    about(&[b"root", &SCHEMA.to_le_bytes()])
+    about(&[b"root", &SEAL.to_le_bytes()])
 }
 
 /// Opens a key that was sealed with the operator's.
@@ -481,185 +559,4 @@ impl std::fmt::Display for Unsealed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::key::{ProviderName, Subject};
-
-    fn operator(byte: u8) -> SealingKey {
-        use base64::Engine;
-        let text = base64::engine::general_purpose::STANDARD.encode([byte; 32]);
-        SealingKey::parse(&text.into()).unwrap()
-    }
-
-    fn vault() -> Vault {
-        Vault::create(operator(1)).unwrap().0
-    }
-
-    fn whose(tenant: &str, subject: Option<&str>) -> CredentialKey {
-        CredentialKey {
-            tenant: Tenant::parse(tenant).unwrap(),
-            provider: ProviderName::parse("acme").unwrap(),
-            subject: subject.map(|subject| Subject::parse(subject).unwrap()),
-        }
-    }
-
-    fn head(vault: &Vault, key: &CredentialKey, version: u64) -> Head {
-        Head {
-            tenant: vault.tenant_id(&key.tenant),
-            key_number: FIRST_DATA_KEY,
-            version: Version(version),
-        }
-    }
-
-    fn credential() -> Credential {
-        Credential {
-            refresh_token: Some("a-grant".into()),
-            ..Credential::default()
-        }
-    }
-
-    #[test]
-    fn a_row_opens_only_where_it_was_sealed() {
-        let vault = vault();
-        let key = DataKey::random().unwrap();
-        let ada = whose("one", Some("ada"));
-        let row = vault
-            .seal_credential(head(&vault, &ada, 7), &key, &ada, &credential())
-            .unwrap();
-        let (back, stored) = vault
-            .open_credential(&vault.credential_id(&ada), &row, &key)
-            .unwrap();
-        assert_eq!((back, stored.version), (ada, Version(7)));
-
-        for other in [
-            whose("one", Some("bob")),
-            whose("two", Some("ada")),
-            whose("one", None),
-        ] {
-            let moved = vault.open_credential(&vault.credential_id(&other), &row, &key);
-            assert_eq!(moved.map(|_| ()), Err(Unsealed::Broken));
-        }
-    }
-
-    #[test]
-    fn no_bit_of_a_row_can_change_its_version_and_tenant_included() {
-        let vault = vault();
-        let key = DataKey::random().unwrap();
-        let ada = whose("one", Some("ada"));
-        let id = vault.credential_id(&ada);
-        let row = vault
-            .seal_credential(head(&vault, &ada, 7), &key, &ada, &credential())
-            .unwrap();
-        for bit in 0..row.len() * 8 {
-            let mut flipped = row.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                vault.open_credential(&id, &flipped, &key).is_err(),
-                "bit {bit}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_row_of_another_file_is_refused_although_the_operator_is_the_same() {
-        let (one, two) = (vault(), vault());
-        let plugin = KeptPlugin {
-            instead_of: "x".into(),
-            component: [1].into(),
-        };
-        let row = one.seal_plugin(Version(1), "policy", &plugin).unwrap();
-        assert!(one.open_plugin(&one.plugin_id("policy"), &row).is_ok());
-        assert!(two.open_plugin(&one.plugin_id("policy"), &row).is_err());
-        assert!(two.open_plugin(&two.plugin_id("policy"), &row).is_err());
-    }
-
-    /// Beside the identity in the row, which is compared too, the seal itself is bound to the place and to the file.
-    #[test]
-    fn a_seal_holds_for_one_place_of_one_file() {
-        let root = |file: u8| [[file; 16].as_slice(), &[7; 3 * KEY_BYTES]].concat();
-        let one = Vault::from_root(operator(1), &root(1)).unwrap();
-        let two = Vault::from_root(operator(1), &root(2)).unwrap();
-        let row = one.seal(
-            Kind::Plugin,
-            &[5; 32],
-            Head::of_host(Version(1)),
-            &one.host,
-            b"x",
-        );
-        let row = row.unwrap();
-        assert!(
-            one.open_row(Kind::Plugin, &[5; 32], &row, &one.host)
-                .is_ok()
-        );
-        assert!(
-            one.open_row(Kind::Plugin, &[6; 32], &row, &one.host)
-                .is_err()
-        );
-        assert!(
-            one.open_row(Kind::Credential, &[5; 32], &row, &one.host)
-                .is_err()
-        );
-        assert!(
-            two.open_row(Kind::Plugin, &[5; 32], &row, &two.host)
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn another_sealing_key_is_named_and_a_broken_root_is_told_apart_from_it() {
-        let (_, mut root) = Vault::create(operator(1)).unwrap();
-        let refusal = Vault::open(operator(2), &root).map(|_| ()).unwrap_err();
-        assert_eq!(
-            refusal,
-            Unsealed::OtherKey {
-                sealed_with: operator(1).id
-            }
-        );
-        *root.last_mut().unwrap() ^= 1;
-        let refusal = Vault::open(operator(1), &root).map(|_| ()).unwrap_err();
-        assert_eq!(refusal, Unsealed::Broken);
-    }
-
-    #[test]
-    fn a_data_key_of_one_tenant_is_not_anothers() {
-        let vault = vault();
-        let (one, two) = ([1; 16], [2; 16]);
-        let (_, sealed) = vault.new_data_key(one, FIRST_DATA_KEY).unwrap();
-        assert!(vault.open_data_key(one, FIRST_DATA_KEY, &sealed).is_ok());
-        assert!(vault.open_data_key(two, FIRST_DATA_KEY, &sealed).is_err());
-        assert!(
-            vault
-                .open_data_key(one, FIRST_DATA_KEY + 1, &sealed)
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn keys_held_open_have_a_bound() {
-        let vault = vault();
-        let key = Arc::new(DataKey::random().unwrap());
-        for number in 1..=u32::try_from(OPEN_KEYS_MAX).unwrap() + 5 {
-            vault.remember_data_key([1; 16], number, &key);
-        }
-        assert!(vault.open_keys().len() <= OPEN_KEYS_MAX);
-    }
-
-    #[test]
-    fn a_ledger_tells_a_row_that_was_replaced_removed_or_brought_back() {
-        let vault = vault();
-        let element = |id: u8, row: &[u8]| vault.element(Kind::Credential, &[id; 32], row);
-        let mut ledger = Ledger::default();
-        ledger.add(element(1, b"old"));
-        ledger.add(element(2, b"other"));
-        let before = ledger;
-        ledger.remove(element(1, b"old"));
-        assert_ne!(ledger, before);
-        ledger.add(element(1, b"new"));
-        assert_ne!(ledger, before);
-        assert_eq!(ledger.rows, 2);
-
-        let sealed = vault.seal_ledger(&ledger).unwrap();
-        assert_eq!(vault.open_ledger(&sealed), Ok(ledger));
-        assert!(super::tests::vault().open_ledger(&sealed).is_err());
-    }
-}
+mod tests;
