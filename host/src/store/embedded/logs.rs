@@ -114,9 +114,7 @@ pub(super) fn check(read: &ReadTransaction, ledger: &Ledger) -> Result<(), Fault
 }
 
 /// The number of the newest entry, if there is one and none before it is missing.
-fn dense<V: Value + 'static>(
-    log: &(impl ReadableTable<u64, V> + ReadableTableMetadata),
-) -> Result<Option<u64>, Fault> {
+fn dense<V: Value + 'static>(log: &impl ReadableTable<u64, V>) -> Result<Option<u64>, Fault> {
     let first = log.first().map_err(Fault::engine)?;
     let last = log.last().map_err(Fault::engine)?;
     let Some((first, last)) = first.zip(last) else {

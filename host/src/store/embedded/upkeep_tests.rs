@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::model::credential::{CredentialState, EndCause, Intent, Seen, fingerprint};
@@ -153,7 +154,8 @@ async fn another_sealing_key_takes_over_while_the_store_is_used_and_nothing_is_l
     let store = Arc::new(filled(&path).await);
     let print = store.fingerprint_key().unwrap();
     let writer = store.clone();
-    let writing = tokio::spawn(async move {
+    let mut writing = JoinSet::new();
+    writing.spawn(async move {
         for version in 0..50 {
             writer
                 .commit(&key("busy"), Version(version), with_grant("b"))
@@ -163,7 +165,7 @@ async fn another_sealing_key_takes_over_while_the_store_is_used_and_nothing_is_l
     });
     let ids = store.rotate_key(OTHER_KEY.into()).await.unwrap();
     assert_ne!(ids[0], ids[1]);
-    writing.await.unwrap();
+    writing.join_all().await;
     assert_eq!(store.compact().await.map(|_| ()), Ok(()));
     assert_eq!(grant(&*store, &key("busy")).await, "b");
     drop(store);
