@@ -93,7 +93,8 @@ impl Live {
             return Err(Fault::System(detail));
         }
         let unfinished = open::unfinished(to);
-        self.read(|read, _| rewrite::copy(read, &unfinished).map(drop))?;
+        // Where the copy cannot be written, opening the store again would help nobody.
+        self.read(|read, _| Ok(rewrite::copy(read, &unfinished).map(drop)))??;
         rewrite::name(&unfinished, to)?;
         length(to)
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableError, Value};
+use redb::{ReadTransaction, ReadableTable, Table, TableError, Value};
 
 use super::tables::{
     self, ABOUT, CHANGES, CREDENTIALS, DATA_KEYS, Fault, REVOCATIONS, data_key, open_credential,
@@ -151,4 +151,68 @@ fn since<V: Value + 'static, E>(
 fn ledger(read: &ReadTransaction, vault: &Vault) -> Result<Ledger, Fault> {
     let about = read.open_table(ABOUT).map_err(Fault::engine)?;
     tables::ledger(&about, vault)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, ReadableDatabase};
+
+    use super::*;
+
+    const MOST: u64 = 5;
+
+    /// A log in memory that so many entries were added to.
+    fn log(entries: u64) -> (Database, u64) {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = Database::builder().create_with_backend(backend).unwrap();
+        let write = database.begin_write().unwrap();
+        let mut newest = 0;
+        {
+            let mut log = write.open_table(CHANGES).unwrap();
+            for number in 1..=entries {
+                let entry = change(&[number as u8; 32], Version(number));
+                push(&mut log, &mut newest, MOST, &entry).unwrap();
+            }
+        }
+        write.commit().unwrap();
+        (database, newest)
+    }
+
+    fn numbers(entries: u64, after: u64) -> Since<u64> {
+        let (database, newest) = log(entries);
+        let read = database.begin_read().unwrap();
+        let log = read.open_table(CHANGES).unwrap();
+        since(&log, newest, after, 3, |number, _| Ok(number)).unwrap()
+    }
+
+    #[test]
+    fn who_fell_behind_a_log_is_told_and_who_did_not_misses_nothing() {
+        // entries, after → what is answered
+        let table = [
+            (0, 0, Since::Entries(vec![])),
+            (0, 1, Since::Gap { newest: 0 }),
+            (2, 0, Since::Entries(vec![1, 2])),
+            (5, 0, Since::Entries(vec![1, 2, 3])),
+            (6, 0, Since::Gap { newest: 6 }),
+            (6, 1, Since::Entries(vec![2, 3, 4])),
+            (9, 3, Since::Gap { newest: 9 }),
+            (9, 4, Since::Entries(vec![5, 6, 7])),
+            (9, 9, Since::Entries(vec![])),
+            (9, 10, Since::Gap { newest: 9 }),
+        ];
+        for (entries, after, expected) in table {
+            assert_eq!(numbers(entries, after), expected, "{entries} after {after}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_misses_an_entry_is_found() {
+        let (database, _) = log(9);
+        let newest = || dense(&database.begin_read().unwrap().open_table(CHANGES).unwrap());
+        assert_eq!(newest().unwrap(), Some(9));
+        let write = database.begin_write().unwrap();
+        write.open_table(CHANGES).unwrap().remove(7).unwrap();
+        write.commit().unwrap();
+        assert!(newest().is_err());
+    }
 }

@@ -94,6 +94,8 @@ pub(super) fn open(
                 guarded(path, || tables::migrate(&database, &vault))?
                     .map_err(|fault| of_fault(path, fault, given))?;
             }
+            // What a rewrite that was interrupted left behind. Nobody else writes one while this process has the file.
+            drop(std::fs::remove_file(unfinished(path)));
             Ok(Opened { database, vault })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, operator),

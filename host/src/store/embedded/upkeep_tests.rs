@@ -1,6 +1,8 @@
 //! What a store in a file promises when it is changed as a whole, and when it was made by an older Keyfob.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -341,5 +343,70 @@ async fn a_backup_is_the_store_of_one_moment_and_opens_with_its_key() {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+/// Not a promise of its own: the process that [`a_kill_while_the_file_is_rewritten_loses_nothing`] kills. It commits, rotates
+/// the key and compacts until it is killed, and prints each version that was answered.
+#[tokio::test]
+#[ignore = "started by another test"]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "how the two processes talk"
+)]
+async fn rewrites_until_it_is_killed() {
+    let Ok(path) = std::env::var("KEYFOB_TEST_STORE") else {
+        return;
+    };
+    let store =
+        EmbeddedStore::open_with_either(path.as_ref(), &KEY.into(), &OTHER_KEY.into()).unwrap();
+    let mut version = store.load(&key("ada")).await.unwrap().version;
+    for to in [OTHER_KEY, KEY].iter().cycle() {
+        let next = with_grant(&format!("grant {}", version.0 + 1));
+        version = store.commit(&key("ada"), version, next).await.unwrap();
+        println!("answered {}", version.0);
+        store.rotate_key((*to).into()).await.unwrap();
+        store.compact().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_kill_while_the_file_is_rewritten_loses_nothing() {
+    let (dir, path) = place();
+    drop(open(&path));
+    for round in 0..10_u32 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture"])
+            .arg("store::embedded::upkeep_tests::rewrites_until_it_is_killed")
+            .env("KEYFOB_TEST_STORE", &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut answered, mut answers) = (0, 0);
+        for line in lines {
+            if let Some((_, version)) = line.unwrap().split_once("answered ") {
+                answered = version.parse::<u64>().unwrap();
+                answers += 1;
+            }
+            if answers == 2 + round % 3 {
+                // A little later each time: somewhere within the rotation or the rewriting that follows the answer.
+                (0..round * 20_000).for_each(|_| std::hint::spin_loop());
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(answers > 0);
+        let store = EmbeddedStore::open_with_either(&path, &KEY.into(), &OTHER_KEY.into()).unwrap();
+        let stored = store.load(&key("ada")).await.unwrap();
+        assert!(stored.version.0 >= answered, "{answered} was answered");
+        assert_eq!(
+            grant(&store, &key("ada")).await,
+            format!("grant {}", stored.version.0)
+        );
+        assert_eq!(store.verify().await, Ok(1));
+        // And what was half written is gone.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
