@@ -161,6 +161,29 @@ pub fn fingerprint_all<'a>(
 /// The longest a credential stays suspended by an issuer's word: a wrong `Retry-After` must not end it for a day.
 pub const SUSPENSION_MAX: Duration = Duration::from_secs(3600);
 
+// === impl Unreachable ===
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+// === impl CommitFault ===
+
+impl fmt::Display for CommitFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict => f.write_str("the row has moved on"),
+            Self::Unreachable(detail) => f.write_str(detail),
+        }
+    }
+}
+
+impl std::error::Error for CommitFault {}
+
 // === impl EndCause ===
 
 impl EndCause {
