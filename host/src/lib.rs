@@ -129,8 +129,9 @@
 //! | nudges to that loop | `schedule` `sooner`, `freed` | `Notify` | an early entry; a ticket that comes back | no |
 //! | what a provider takes: running, queue, pause, latencies | `schedule::Budget` `state` | `Mutex`, one a provider | flights | no |
 //! | budgets by provider | `schedule::Budgets` | `Mutex` | a provider's first flight, reload | no |
-//! | credentials | [`store::Store`]; `store::memory` `rows` | `Mutex`, commits gated by version | flights, operators | no |
-//! | the same in a file: the open database | `store::embedded` `current` | `RwLock`, on blocking threads only | opening it again after a fault | no |
+//! | credentials, tokens, logs | [`store::Store`]; `store::memory` `rows` | `Mutex`, commits gated by version | flights, operators | no |
+//! | who may send next | `store::lease` `held` | `Mutex` | flights | no |
+//! | the same in a file: the open database, the key it is sealed with | `store::embedded` `current` | `RwLock`, on blocking threads only | opening it again after a fault, another sealing key, a rewrite of the file | no |
 //! | what waits for the disk | `store::embedded` `requests`, `reading` | bounded channel to the one thread that writes; `Semaphore` | flights, operators | yes: queues |
 //! | data keys that were opened | `store::vault` `open` | `Mutex` | the first row of a tenant | no |
 //! | what opening a file would write to it | `store::embedded::untouched` `written` | `Mutex` | the check before a file is opened in earnest | no |

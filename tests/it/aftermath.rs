@@ -1,8 +1,15 @@
 //! What a change leaves behind: nothing of what it undid is handed out, nothing of what it mended is held against anybody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyfob::broker::builtin;
+use keyfob::model::contract::Rotation;
+use keyfob::model::credential::{Credential, Intent, Version};
+use keyfob::model::event::Event;
+use keyfob::model::time::{Clock, SystemClock};
+use keyfob::store::Store;
+use keyfob::store::memory::MemoryStore;
 use keyfob::testing::issuer::Behaviour;
 use keyfob_tests::stage::{ACME, Setting, credential, of};
 
@@ -47,5 +54,48 @@ async fn a_swap_forgives_what_the_issuer_held_against_the_plugin_before() {
         .await
         .unwrap();
     stage.token().await.unwrap();
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_died_with_its_process_is_told_before_anybody_asks() {
+    let store = Arc::new(MemoryStore::new());
+    let now = SystemClock.now();
+    let attempted = |over_at| Credential {
+        refresh_token: Some("a grant that may be spent".into()),
+        intent: Some(Intent {
+            owner: [1; 16],
+            at: now.minus(Duration::from_secs(20)),
+            over_at,
+        }),
+        ..Credential::default()
+    };
+    let (over, under_way) = (credential(Some("alice")), credential(Some("bob")));
+    for (key, over_at) in [
+        (&over, now.minus(Duration::from_secs(5))),
+        (&under_way, now.plus(Duration::from_secs(3600))),
+    ] {
+        store
+            .commit(key, Version(0), attempted(over_at))
+            .await
+            .unwrap();
+    }
+    let mut setting = Setting::new().acme(|acme| acme.refresh.rotation = Rotation::SingleUse);
+    setting.store = Some(store);
+    let stage = setting.open().await;
+    let changed = stage.recorder.wait_for(
+        |event| matches!(event, Event::CredentialChanged { key, .. } if key.subject.is_some()),
+    );
+    let Event::CredentialChanged { key, by, .. } = changed.await else {
+        panic!("it was waited for")
+    };
+    assert_eq!((key, by.as_str()), (over.clone(), "recovery"));
+    let state = async |key| stage.broker.credential(key).await.unwrap().unwrap();
+    let doubted = state(&over).await;
+    assert_eq!(doubted.state, "uncertain");
+    assert_eq!(doubted.cause.as_deref(), Some("lost_answer"));
+    // The other one may still reach its issuer: nothing is said of it before it cannot.
+    assert_eq!(state(&under_way).await.version, 1);
+    assert_eq!(stage.calls(), 0);
     stage.close().await;
 }

@@ -8,6 +8,7 @@ mod credentials;
 mod handle;
 mod look;
 mod operate;
+mod recover;
 mod setup;
 mod status;
 mod transport;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assemble::{Parts, Standing};
+use super::recover::recover;
 use super::status::{BrokerSettings, StartError};
 use super::{Broker, SetupMistake};
 use crate::cache::{Cache, CacheLimits, CoarseClock};
@@ -195,6 +196,7 @@ impl Builder {
         core.watch();
         core.spawn(renew(core.clone()));
         core.spawn(tidy(core.clone()));
+        core.spawn(recover(core.clone()));
         let broker = Broker(core);
         broker.obtain_required();
         Ok(broker)

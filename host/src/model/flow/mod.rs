@@ -14,6 +14,7 @@
 //! Two orders are the only paths there are: a grant that may be single-use is *marked* before it leaves, and what came
 //! back of it is *recorded* before the plugin reads the answer or anybody gets the token.
 
+mod abandoned;
 mod admission;
 mod answers;
 mod failure;
@@ -33,6 +34,7 @@ use super::secret::Secret;
 use super::time::UnixTime;
 use super::token::ObtainedToken;
 use super::transport::{Delivery, OutgoingRequest};
+pub use abandoned::abandoned;
 use admission::Knowledge;
 pub use failure::{Failure, FailureScope};
 
