@@ -15,6 +15,8 @@ pub fn abandoned(
 ) -> Option<Credential> {
     let intent = credential.intent?;
     let state = match credential.state {
+        // The mark on top of the doubt says that the attempt to end it had no end either: it stays.
+        CredentialState::Uncertain { .. } => return None,
         CredentialState::Live | CredentialState::Suspended { .. }
             if Knowledge::of(declared, grace, credential.seen) != Knowledge::Reusable =>
         {
@@ -107,6 +109,12 @@ mod tests {
             );
             assert_eq!(after.refresh_token.unwrap().expose(), "grant");
         }
+    }
+
+    #[test]
+    fn a_probe_that_died_stays_noted() {
+        let doubted = attempted(CredentialState::Uncertain { since: AT }, Seen::default());
+        assert!(abandoned(&doubted, Rotation::Unknown, Duration::ZERO).is_none());
     }
 
     #[test]
