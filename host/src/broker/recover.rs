@@ -2,6 +2,7 @@
 //! credential before operators see what became of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::Core;
 use crate::model::contract::Rotation;
@@ -16,6 +17,9 @@ const PAGE_ROWS: usize = 1_000;
 /// The most attempts that are looked after. There is one at the most for each flow of the process before; those beyond are
 /// found by whoever asks for their token.
 const ATTEMPTS_MAX: usize = 65_536;
+/// How long a request of a process that is gone may still be under way: its kernel sends what it was handed. An attempt
+/// whose owner is known to be gone is over after this, whatever time it had: the grace of an issuer does not wait for it.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(5);
 
 /// Ends what the process before left open, once it is provably over.
 pub(super) async fn recover(core: Arc<Core>) {
@@ -47,7 +51,11 @@ async fn find(core: &Core, started: UnixTime) -> Vec<(UnixTime, CredentialKey)> 
                 && intent.at < started
                 && left.len() < ATTEMPTS_MAX
             {
-                left.push((intent.over_at, key));
+                let over_at = match core.store.exclusive() {
+                    true => intent.over_at.min(started.plus(UNDER_WAY_MAX)),
+                    false => intent.over_at,
+                };
+                left.push((over_at, key));
             }
         }
         if !more {
@@ -78,13 +86,21 @@ async fn end(core: &Core, key: &CredentialKey, started: UnixTime) {
     };
     let state = next.state;
     match core.store.commit(key, version, next).await {
-        Ok(version) if state != credential.state => core.emit(&Event::CredentialChanged {
-            key: key.clone(),
-            state,
-            version,
-            by: "recovery".to_owned(),
-        }),
+        Ok(version) => {
+            // Whoever asked meanwhile was told to wait for the end of the attempt.
+            for slot in core.cache.slots_of(key) {
+                slot.clear_failure();
+            }
+            if state != credential.state {
+                core.emit(&Event::CredentialChanged {
+                    key: key.clone(),
+                    state,
+                    version,
+                    by: "recovery".to_owned(),
+                });
+            }
+        }
         // Somebody else was first, or the store is away: a flow decides the same when it reads the row.
-        Ok(_) | Err(CommitFault::Conflict | CommitFault::Unreachable(_)) => {}
+        Err(CommitFault::Conflict | CommitFault::Unreachable(_)) => {}
     }
 }

@@ -187,6 +187,10 @@ impl Store for MemoryStore {
     fn durable(&self) -> bool {
         false
     }
+
+    fn exclusive(&self) -> bool {
+        true
+    }
 }
 
 impl std::fmt::Debug for MemoryStore {

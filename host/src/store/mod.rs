@@ -255,6 +255,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Whether what it answered to survives the process.
     fn durable(&self) -> bool;
 
+    /// Whether this process is the only one that has it: then what it finds in it and did not write itself is of a process
+    /// that is gone.
+    fn exclusive(&self) -> bool {
+        false
+    }
+
     /// What can be done to it as a whole; none where it is but memory.
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         None

@@ -268,6 +268,10 @@ impl Store for EmbeddedStore {
         true
     }
 
+    fn exclusive(&self) -> bool {
+        true
+    }
+
     fn upkeep(&self) -> Option<&dyn Upkeep> {
         Some(self)
     }
