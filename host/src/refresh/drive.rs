@@ -8,7 +8,7 @@ use super::Want;
 use crate::cache::Slot;
 use crate::core::Core;
 use crate::model::contract::{Cause, PluginFault};
-use crate::model::credential::{CommitFault, Credential, Version};
+use crate::model::credential::{CommitFault, Version};
 use crate::model::event::Event;
 use crate::model::flow::{Change, Effect, Failure, Flow, Input, Landing, Plan, Record};
 use crate::model::key::TokenKey;
@@ -186,18 +186,19 @@ async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, 
         tokio::time::sleep(RECORD_PAUSE * record.tries).await;
     }
     let state = record.credential.state;
-    let ours = (record.tries > 0).then(|| record.credential.clone());
     let committed = core
         .store
-        .commit(&key.credential, record.expected, record.credential)
+        .commit(&key.credential, record.expected, record.credential.clone())
         .await;
     let away = matches!(committed, Err(CommitFault::Unreachable(_)));
     core.store_away.store(away, Ordering::Relaxed);
-    let version = match (committed, ours) {
-        (Err(CommitFault::Conflict), Some(ours)) => {
-            landed_before(core, key, record.expected, &ours).await?
+    let version = match committed {
+        // A commit that was not answered, or that the store got twice, may have happened: then the row is ours.
+        Err(CommitFault::Conflict) => {
+            let row = core.load(&key.credential).await?;
+            record.is_made(&row).ok_or(CommitFault::Conflict)?
         }
-        (committed, _) => committed?,
+        committed => committed?,
     };
     match record.change {
         Change::Rotated => {
@@ -215,21 +216,6 @@ async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, 
         Change::Intent | Change::Kept => {}
     }
     Ok(version)
-}
-
-/// A commit that was not answered may have happened all the same: then the row is ours, and no conflict.
-async fn landed_before(
-    core: &Core,
-    key: &TokenKey,
-    expected: Version,
-    ours: &Credential,
-) -> Result<Version, CommitFault> {
-    let stored = core.load(&key.credential).await?;
-    if stored.version == Version(expected.0 + 1) && stored.credential == *ours {
-        Ok(stored.version)
-    } else {
-        Err(CommitFault::Conflict)
-    }
 }
 
 fn plugin_failed(core: &Core, provider: &Provider, fault: &PluginFault) {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Failure, Plan};
 use crate::model::contract::{Cause, Rotation};
-use crate::model::credential::{AfterLostAnswer, Credential, CredentialState, EndCause, Seen};
+use crate::model::credential::{
+    AfterLostAnswer, Credential, CredentialState, EndCause, Intent, Seen,
+};
 use crate::model::time::UnixTime;
 
 /// What is known of a grant.
@@ -67,24 +69,50 @@ pub(super) fn admit(credential: &Credential, plan: &Plan, now: UnixTime) -> Admi
             Failure::unavailable("suspended", "the credential is suspended")
                 .after(until.since(now)),
         ),
-        CredentialState::Uncertain { since } => uncertain(since, credential.seen, plan, now),
-        CredentialState::Live | CredentialState::Suspended { .. } => match credential.intent {
-            None => Admission::Go,
+        state => match credential.intent {
+            // Whatever is known: while it lasts, its answer may still come.
             Some(intent) if intent.over_at > now => Admission::Wait(
                 Failure::unavailable("in_flight", "another attempt may still be under way")
                     .after(intent.over_at.since(now)),
             ),
-            Some(intent) => uncertain(intent.at, credential.seen, plan, now),
+            intent => match Doubt::of(state, intent) {
+                Some(doubt) => uncertain(doubt, credential.seen, plan, now),
+                None => Admission::Go,
+            },
         },
     }
 }
 
+/// A presentation that got no answer.
+struct Doubt {
+    /// When the first one was made.
+    since: UnixTime,
+    /// The grant was presented again since, and the process died with the answer: that was the probe.
+    probed: bool,
+}
+
+impl Doubt {
+    fn of(state: CredentialState, left: Option<Intent>) -> Option<Self> {
+        match (state, left) {
+            (CredentialState::Uncertain { since }, left) => Some(Self {
+                since,
+                probed: left.is_some(),
+            }),
+            (_, Some(left)) => Some(Self {
+                since: left.at,
+                probed: false,
+            }),
+            (_, None) => None,
+        }
+    }
+}
+
 /// The last presentation got no answer.
-fn uncertain(since: UnixTime, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
+fn uncertain(doubt: Doubt, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
     let knowledge = Knowledge::of(plan.rotation, plan.grace, seen);
     match knowledge {
         Knowledge::Reusable => return Admission::Go,
-        Knowledge::Grace(grace) if now.since(since) < grace => return Admission::Go,
+        Knowledge::Grace(grace) if now.since(doubt.since) < grace => return Admission::Go,
         _ if plan.cause == Cause::Operator => return Admission::Probe,
         _ => {}
     }
@@ -98,7 +126,9 @@ fn uncertain(since: UnixTime, seen: Seen, plan: &Plan, now: UnixTime) -> Admissi
         );
     }
     match (plan.after_lost_answer, knowledge) {
-        (Some(AfterLostAnswer::Probe), _) | (None, Knowledge::Unknown) => Admission::Probe,
+        (Some(AfterLostAnswer::Probe), _) | (None, Knowledge::Unknown) if !doubt.probed => {
+            Admission::Probe
+        }
         _ => Admission::End(
             CredentialState::ReauthorizationRequired {
                 since: now,

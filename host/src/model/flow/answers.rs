@@ -119,7 +119,7 @@ impl Core {
             (Knowledge::Reusable, _) => {
                 return self.intent_over(Then::Land(Landing::Failed(failure)));
             }
-            (Knowledge::Unknown | Knowledge::SingleUse, true) => {
+            (_, true) => {
                 self.stored.credential.state = CredentialState::ReauthorizationRequired {
                     since: now,
                     cause: EndCause::LostAnswer,
@@ -131,7 +131,9 @@ impl Core {
                     self.stored.credential.state,
                     CredentialState::Uncertain { .. }
                 ) {
-                    self.stored.credential.state = CredentialState::Uncertain { since: now };
+                    // From when it may have left: a grace begins when the issuer gets it, not when its answer is given up.
+                    let left_at = self.stored.credential.intent.map_or(now, |it| it.at);
+                    self.stored.credential.state = CredentialState::Uncertain { since: left_at };
                 }
                 failure
             }

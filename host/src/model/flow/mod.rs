@@ -20,7 +20,7 @@ mod answers;
 mod failure;
 mod records;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod words;
 
 use std::sync::Arc;
@@ -187,6 +187,7 @@ enum State {
     Leasing,
     Consulting,
     Marking(Box<Marked>),
+    Remarking(Box<Marked>),
     Sending {
         request: HttpRequest,
         with_grant: bool,
@@ -284,6 +285,7 @@ impl Flow {
             (State::Consulting, Input::Consulted(Ok(Err(refusal)))) => core.refused(refusal, now),
             (State::Consulting, Input::Consulted(Err(fault))) => core.fail(Failure::plugin(&fault)),
             (State::Marking(marked), Input::Recorded(result)) => core.marked(*marked, result),
+            (State::Remarking(marked), Input::Leased(theirs)) => core.remarked(*marked, theirs),
             (
                 State::Sending {
                     request,

@@ -4,7 +4,9 @@ use super::failure::Failure;
 use super::{
     Advanced, Change, Core, Effect, Flow, Landing, Marked, RECORD_TRIES, Record, State, Then,
 };
-use crate::model::credential::{CommitFault, Credential, CredentialState, Stored, Version};
+use crate::model::credential::{
+    CommitFault, Credential, CredentialState, Stored, Unreachable, Version,
+};
 use crate::model::secret::Secret;
 
 // === impl Core ===
@@ -31,29 +33,46 @@ impl Core {
         (Flow { core: self, state }, Effect::Mark(record))
     }
 
-    pub(super) fn marked(mut self, it: Marked, result: Result<Version, CommitFault>) -> Advanced {
+    pub(super) fn marked(self, it: Marked, result: Result<Version, CommitFault>) -> Advanced {
         match result {
             Ok(version) => self.at(version).send(it.request, it.outgoing),
-            Err(CommitFault::Conflict) => self.land(Landing::Superseded {
-                orphan: None,
-                revoked: false,
-            }),
+            Err(CommitFault::Conflict) => {
+                let state = State::Remarking(Box::new(it));
+                (Flow { core: self, state }, Effect::Reload)
+            }
             Err(CommitFault::Unreachable(_)) if it.tries + 1 < RECORD_TRIES => self.mark(Marked {
                 tries: it.tries + 1,
                 ..it
             }),
-            Err(CommitFault::Unreachable(detail)) => {
-                // The mark may have been made all the same: what is to be recorded is that nothing left.
-                self.stored.credential.intent = None;
-                let failure = Failure::unavailable(
-                    "store",
-                    format!(
-                        "a grant that may be single-use is not presented without a store: {detail}"
-                    ),
-                );
-                self.strand(Change::Intent, Then::Land(Landing::Failed(failure)))
-            }
+            Err(CommitFault::Unreachable(detail)) => self.not_marked(&detail),
         }
+    }
+
+    /// Somebody committed before this flow knew of its mark. One that was made all the same is still to be used, or it
+    /// would stand there with nobody behind it.
+    pub(super) fn remarked(mut self, it: Marked, theirs: Result<Stored, Unreachable>) -> Advanced {
+        let theirs = match theirs {
+            Ok(theirs) => theirs,
+            Err(Unreachable(detail)) => return self.not_marked(&detail),
+        };
+        let revoked = matches!(theirs.credential.state, CredentialState::Revoked { .. });
+        let intent = theirs.credential.intent;
+        let ours = intent.is_some_and(|intent| intent.owner == self.plan.owner);
+        if revoked || !ours || !same(&theirs.credential.refresh_token, &self.base) {
+            return self.superseded(revoked);
+        }
+        self.stored = theirs;
+        self.send(it.request, it.outgoing)
+    }
+
+    fn not_marked(mut self, detail: &str) -> Advanced {
+        // The mark may have been made all the same: what is to be recorded is that nothing left.
+        self.stored.credential.intent = None;
+        let failure = Failure::unavailable(
+            "store",
+            format!("a grant that may be single-use is not presented without a store: {detail}"),
+        );
+        self.strand(Change::Intent, Then::Land(Landing::Failed(failure)))
     }
 
     pub(super) fn not_recorded(
@@ -160,6 +179,13 @@ impl Record {
             }
         }
         row
+    }
+
+    /// The version that this record has, where the row is this record: a commit that was not answered, or was delivered
+    /// twice, may have been made all the same.
+    pub fn is_made(&self, row: &Stored) -> Option<Version> {
+        let made = row.version == Version(self.expected.0 + 1) && row.credential == self.credential;
+        made.then_some(row.version)
     }
 
     /// Whether a row that was read later still is the one this was decided on, as far as its grant goes, and was not

@@ -32,8 +32,14 @@ impl Core {
         if let Some(left) = self.stored.credential.intent
             && self.knowledge() != Knowledge::Reusable
         {
-            // A crashed attempt's doubt outlives its mark, whatever comes of this one.
-            self.stored.credential.state = CredentialState::Uncertain { since: left.at };
+            // A crashed attempt's doubt outlives its mark, whatever comes of this one. An older doubt stays the older: a
+            // grace began with it.
+            if !matches!(
+                self.stored.credential.state,
+                CredentialState::Uncertain { .. }
+            ) {
+                self.stored.credential.state = CredentialState::Uncertain { since: left.at };
+            }
             self.stored.credential.intent = None;
         }
         let credential = &self.stored.credential;

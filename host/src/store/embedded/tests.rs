@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::suite::{grant, key, scan, store_suite, token, token_key, with_grant};
 
+mod power;
+
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER_KEY: &str = "//////////////////////////////////////////8=";
 const ROWS: TableDefinition<'static, [u8; 32], &'static [u8]> = TableDefinition::new("credentials");

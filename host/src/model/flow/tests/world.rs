@@ -1,183 +1,215 @@
-//! A world for one flow: a store of one row, an issuer that rotates, a plugin by script, and a fate for each run.
+//! A world for flows: one credential in a store, an issuer, a plugin by script, processes that drive flows and die, and a
+//! fate for each run. Values in, values out; time is moved by hand.
 
+mod fate;
+mod issuer;
+mod plugin;
+mod row;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use proptest::prelude::*;
 
 use super::super::*;
-use crate::model::contract::Reason;
-use crate::model::contract::{
-    AnswerFormat, Body, Expiry, Field, HttpRequest, Limited, SealedValue, Segment, SignRequest,
-    TokenSet,
-};
-use crate::model::credential::CredentialState;
+use crate::model::contract::Limited;
+use crate::model::credential::{CredentialState, Seen};
 use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant, TokenKey};
 use crate::model::transport::{Answer, Delivery, FaultKind, TransportFault};
 use crate::settings::{PluginSource, ProviderSettings};
+pub(crate) use fate::{Commit, Crash, Fate, Wire, commits, fates, wires};
+pub(crate) use issuer::{Issuer, Manner};
+pub(crate) use row::{OneRow, Row};
 
 const TOKEN_URL: &str = "https://issuer.example/token";
-pub(super) const GRACE: Duration = Duration::from_secs(60);
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
+/// How long a flow may take; a lost answer takes all of it.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// More effects than the longest flow has: plugin steps and every try of every commit.
+const EFFECTS_MAX: usize = 64;
 
-/// What is declared.
-#[derive(Clone, Copy)]
-pub(super) struct Setup {
-    pub(super) rotation: Rotation,
-    pub(super) after_lost_answer: Option<AfterLostAnswer>,
+/// What is declared, what was learned, and what the issuer really does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) rotation: Rotation,
+    pub(crate) after_lost_answer: Option<AfterLostAnswer>,
+    pub(crate) seen: Seen,
+    pub(crate) manner: Manner,
 }
 
-pub(super) fn single_use() -> Setup {
+pub(crate) fn single_use() -> Setup {
     Setup {
         rotation: Rotation::SingleUse,
         after_lost_answer: None,
+        seen: Seen::default(),
+        manner: Manner::Rotates,
     }
 }
 
-/// What becomes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wire {
-    Answered,
-    NotSent,
-    /// It never reached the issuer, and nobody knows.
-    LostBefore,
-    /// The issuer did it, and the answer was lost.
-    LostAfter,
-    /// The issuer did it, and the answer is a page for humans.
-    Garbled,
-    /// `invalid_grant`.
-    Refused,
-    /// A complete answer with this status; the issuer did nothing.
-    Status(u16),
-}
-
-/// What befalls one run.
-#[derive(Clone, Debug)]
-pub(super) struct Fate {
-    pub(super) wire: Wire,
-    /// The process dies before this effect, counted from zero.
-    pub(super) crash_at: Option<usize>,
-    /// This many commits in a row are not answered.
-    pub(super) store_fails: u32,
-    pub(super) plugin_traps_after_answer: bool,
-    pub(super) plugin_never_ends: bool,
-    pub(super) revoked_meanwhile: bool,
-}
-
-impl Default for Fate {
-    fn default() -> Self {
-        Self {
-            wire: Wire::Answered,
-            crash_at: None,
-            store_fails: 0,
-            plugin_traps_after_answer: false,
-            plugin_never_ends: false,
-            revoked_meanwhile: false,
-        }
+/// Undeclared, and the issuer rotates.
+pub(crate) fn unknown() -> Setup {
+    Setup {
+        rotation: Rotation::Unknown,
+        ..single_use()
     }
 }
 
-pub(super) fn fates() -> impl Strategy<Value = Fate> {
-    let wire = prop_oneof![
-        4 => Just(Wire::Answered),
-        1 => Just(Wire::NotSent),
-        1 => Just(Wire::LostBefore),
-        1 => Just(Wire::LostAfter),
-        1 => Just(Wire::Garbled),
-        1 => Just(Wire::Refused),
-        2 => prop_oneof![Just(429_u16), Just(500), Just(502), Just(503), Just(504)]
-            .prop_map(Wire::Status),
-    ];
-    (
-        wire,
-        prop::option::weighted(0.3, 0_usize..9),
-        0_u32..7,
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(|(wire, crash_at, store_fails, trap, revoked)| Fate {
-            wire,
-            crash_at,
-            store_fails: if store_fails > 5 { store_fails } else { 0 },
-            plugin_traps_after_answer: trap && wire == Wire::Answered,
-            plugin_never_ends: false,
-            revoked_meanwhile: revoked && crash_at.is_none() && store_fails == 0,
-        })
+/// Good once, and for a while after that.
+pub(crate) fn grace() -> Setup {
+    Setup {
+        rotation: Rotation::Grace,
+        manner: Manner::Forgives(GRACE),
+        ..single_use()
+    }
 }
 
-pub(super) struct World {
+/// A process: the flow that it drives, and what it alone knows.
+#[derive(Default)]
+pub(crate) struct Process {
+    stage: Stage,
+    deadline: UnixTime,
+    /// What the store did not take, which a crash forgets.
+    stranded: Option<Record>,
+    /// The grant in the last answer that reached it.
+    received: Option<String>,
+    effects: usize,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Next(Box<(Flow, Effect)>),
+    /// The effect was performed, and its result is on the way.
+    Heard(Box<(Flow, Input)>),
+}
+
+/// What performing an effect led to.
+enum Performed {
+    Going,
+    Landed(Landing),
+    Died,
+}
+
+pub(crate) struct World<R = OneRow> {
     setup: Setup,
-    pub(super) now: UnixTime,
-    pub(super) stored: Stored,
-    pub(super) served_until: Option<UnixTime>,
-    pub(super) limited: Option<Limited>,
-    pub(super) cause: Cause,
-    /// The grant that the issuer takes.
-    current: u32,
-    /// Grants that may have been spent: seen by the issuer, or lost on the way.
-    spent: Vec<String>,
-    pub(super) presented: u32,
-    pub(super) replays: u32,
-    /// The grant in the last answer that reached the process.
-    pub(super) received: Option<String>,
+    pub(crate) now: UnixTime,
+    pub(crate) row: R,
+    pub(crate) issuer: Issuer,
+    pub(crate) served_until: Option<UnixTime>,
+    pub(crate) limited: Option<Limited>,
+    pub(crate) cause: Cause,
+    pub(crate) processes: [Process; 2],
     /// Marks are answered even while other commits are not.
-    pub(super) fail_after_marks: bool,
+    pub(crate) fail_after_marks: bool,
     /// Somebody commits the same credential while the request is out.
-    pub(super) touched_meanwhile: bool,
-    /// What the store did not take: kept in memory, which a crash empties.
-    pub(super) stranded: Option<Record>,
-    pub(super) log: Vec<&'static str>,
+    pub(crate) touched_meanwhile: bool,
+    /// Commits that are still on their way to the store.
+    late: Vec<(Version, Credential)>,
+    /// How many flows were begun: names their attempts.
+    begun: u64,
+    /// Every grant that was on record once.
+    pub(crate) recorded: BTreeSet<String>,
+    /// How the last run's process died: the kind of crash, and the effect.
+    pub(crate) died: Option<(&'static str, &'static str)>,
+    pub(crate) log: Vec<&'static str>,
 }
 
-fn grant(number: u32) -> String {
-    format!("refresh-token-number-{number:04}")
-}
+// === impl World ===
 
 impl World {
-    pub(super) fn new(setup: Setup) -> Self {
-        let credential = Credential {
-            refresh_token: Some(Secret::new(grant(1))),
-            ..Credential::default()
-        };
-        Self {
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self::on(OneRow::default(), setup)
+    }
+}
+
+impl<R: Row> World<R> {
+    /// A world whose store is `row`; a human has just handed the first grant over.
+    pub(crate) fn on(row: R, setup: Setup) -> Self {
+        let mut world = Self {
             setup,
             now: UnixTime::from_secs(1_700_000_000),
-            stored: Stored {
-                version: Version(1),
-                credential,
-            },
+            row,
+            issuer: Issuer::new(setup.manner),
             served_until: None,
             limited: None,
             cause: Cause::First,
-            current: 1,
-            spent: Vec::new(),
-            presented: 0,
-            replays: 0,
-            received: None,
+            processes: Default::default(),
             fail_after_marks: false,
             touched_meanwhile: false,
-            stranded: None,
+            late: Vec::new(),
+            begun: 0,
+            recorded: BTreeSet::new(),
+            died: None,
+            log: Vec::new(),
+        };
+        let first = Credential {
+            refresh_token: Some(Secret::new(world.issuer.current())),
+            seen: setup.seen,
+            ..Credential::default()
+        };
+        world.make(Version(0), first).unwrap();
+        world
+    }
+
+    /// The same world with another store that holds the same.
+    pub(crate) fn moved_to<S: Row>(&self, row: S) -> World<S> {
+        World {
+            setup: self.setup,
+            now: self.now,
+            row,
+            issuer: self.issuer.clone(),
+            served_until: self.served_until,
+            limited: self.limited,
+            cause: self.cause,
+            processes: Default::default(),
+            fail_after_marks: self.fail_after_marks,
+            touched_meanwhile: self.touched_meanwhile,
+            late: self.late.clone(),
+            begun: self.begun,
+            recorded: self.recorded.clone(),
+            died: None,
             log: Vec::new(),
         }
     }
 
-    pub(super) fn stored_grant(&self) -> Option<String> {
-        self.stored
-            .credential
-            .refresh_token
-            .as_ref()
-            .map(|grant| grant.expose().clone())
+    pub(crate) fn stored(&mut self) -> Stored {
+        self.row.load()
     }
 
-    pub(super) fn issuers_grant(&self) -> String {
-        grant(self.current)
+    pub(crate) fn stored_grant(&mut self) -> Option<String> {
+        exposed(&self.row.load().credential)
     }
 
-    pub(super) fn plan(&self) -> Plan {
+    /// The grant on record, or about to be.
+    pub(crate) fn safe_grant(&mut self) -> Option<String> {
+        let kept = self.processes.iter().find_map(Process::kept_grant);
+        kept.or_else(|| self.stored_grant())
+    }
+
+    /// Whether what came back of the flow that just landed is where the protocol says.
+    pub(crate) fn is_kept(&self, who: usize, landing: &Landing) -> bool {
+        let process = &self.processes[who];
+        let Some(received) = &process.received else {
+            return true;
+        };
+        let orphan = matches!(
+            landing,
+            Landing::Superseded { orphan: Some(orphan), .. } if orphan.expose() == received
+        );
+        orphan
+            || self.recorded.contains(received)
+            || process.kept_grant().as_ref() == Some(received)
+    }
+
+    pub(crate) fn plan(&self, who: usize) -> Plan {
         let provider = ProviderName::parse("acme").unwrap();
         let plugin = PluginSource::Builtin("oauth2".into());
         let mut settings = ProviderSettings::new(provider.clone(), plugin);
         settings.allow = vec![TOKEN_URL.into()];
+        // Every attempt has a name of its own, as random bytes would give it.
+        let mut owner = [who as u8 + 1; 16];
+        owner[..8].copy_from_slice(&self.begun.to_le_bytes());
         Plan {
             key: TokenKey {
                 credential: CredentialKey {
@@ -200,225 +232,356 @@ impl World {
             served_until: self.served_until,
             entropy: [1; 32],
             seed: Secret::new([2; 32]),
-            owner: [3; 16],
+            owner,
             spent_key: Secret::new([4; 32]),
         }
     }
 
-    /// One flow from lease to landing; `None` when the process died on the way.
-    pub(super) fn run(&mut self, fate: Fate) -> Option<Landing> {
+    /// One flow from lease to landing, by the first process; `None` when it died on the way.
+    pub(crate) fn run(&mut self, fate: Fate) -> Option<Landing> {
         self.log.clear();
-        self.save();
-        let mut failing = fate.store_fails;
-        let (mut flow, mut effect) = Flow::new(self.plan(), self.now);
-        for step in 0..64 {
-            if fate.crash_at == Some(step) {
-                self.stranded = None;
-                return None;
-            }
-            let input = match effect {
-                Effect::Land(landing) => return Some(landing),
-                Effect::Lease | Effect::Reload => {
-                    self.log.push("lease");
-                    Input::Leased(Ok(self.stored.clone()))
+        self.died = None;
+        while self.arrive() {}
+        self.save(0);
+        self.begin(0);
+        let mut commits = fate.commits.clone().into_iter();
+        for effect in 0.. {
+            let next = self.next(0)?;
+            let within = match fate.crash {
+                Some(Crash::Before(at)) if at == effect => {
+                    self.die(0, "before", next);
+                    return None;
                 }
-                Effect::Strand(record) => {
-                    self.log.push("strand");
-                    self.stranded = Some(record);
-                    Input::Stranded
-                }
-                Effect::Consult => {
-                    self.log.push("consult");
-                    Input::Consulted(self.plugin(&fate, &flow))
-                }
-                Effect::Send(request) => {
-                    self.log.push("send");
-                    assert!(request.carries_grant);
-                    if self.touched_meanwhile {
-                        self.stored.version = Version(self.stored.version.0 + 1);
-                    }
-                    if fate.revoked_meanwhile {
-                        self.stored.version = Version(self.stored.version.0 + 1);
-                        self.stored.credential = Credential {
-                            state: CredentialState::Revoked { at: self.now },
-                            ..Credential::default()
-                        };
-                    }
-                    let body = String::from_utf8(request.body.expose().clone()).unwrap();
-                    Input::Delivered(self.wire(fate.wire, &body))
-                }
-                Effect::Mark(record) => {
-                    self.log.push("mark");
-                    let mut none = 0;
-                    let failing = if self.fail_after_marks {
-                        &mut none
-                    } else {
-                        &mut failing
-                    };
-                    Input::Recorded(self.commit(record, failing))
-                }
-                Effect::Persist(record) => {
-                    self.log.push("persist");
-                    Input::Recorded(self.commit(record, &mut failing))
-                }
+                Some(Crash::Within(at, writes)) if at == effect => Some(writes),
+                _ => None,
             };
-            (flow, effect) = flow.advance(input, self.now);
+            let how = match next {
+                "mark" if self.fail_after_marks => Commit::Answered,
+                "mark" | "persist" => commits.next().unwrap_or_default(),
+                _ => Commit::Answered,
+            };
+            let performed = self.perform_or_die(0, &fate, how, within);
+            let died = fate.crash == Some(Crash::After(effect));
+            if died {
+                self.die(0, "after", next);
+            }
+            match performed {
+                Performed::Landed(landing) => return Some(landing),
+                Performed::Going if !died => self.hear(0),
+                Performed::Going | Performed::Died => return None,
+            }
         }
-        panic!("the flow did not end: {:?}", self.log);
+        None
     }
 
-    /// The store is back, before anything else is presented.
-    fn save(&mut self) {
-        if let Some(record) = self.stranded.take()
-            && record.still_fits(&self.stored)
-        {
-            self.stored.version = Version(self.stored.version.0 + 1);
-            self.stored.credential = record.onto(self.stored.credential.clone());
+    /// The first half of a process's step: performs its next effect. The landing, if it is one.
+    pub(crate) fn perform(&mut self, who: usize, fate: &Fate, commit: Commit) -> Option<Landing> {
+        match self.perform_or_die(who, fate, commit, None) {
+            Performed::Landed(landing) => Some(landing),
+            Performed::Going | Performed::Died => None,
         }
     }
 
-    /// The grant on record, or about to be.
-    pub(super) fn safe_grant(&self) -> Option<String> {
-        let stranded = self
-            .stranded
-            .as_ref()
-            .and_then(|it| it.credential.refresh_token.as_ref());
-        stranded
-            .map(|grant| grant.expose().clone())
-            .or_else(|| self.stored_grant())
+    /// The other half: the process hears what became of it.
+    pub(crate) fn hear(&mut self, who: usize) {
+        if !self.is_waiting(who) {
+            return;
+        }
+        let now = self.now;
+        let process = &mut self.processes[who];
+        if let Stage::Heard(heard) = std::mem::take(&mut process.stage) {
+            let (flow, input) = *heard;
+            process.stage = Stage::Next(Box::new(flow.advance(input, now)));
+        }
     }
 
-    fn commit(&mut self, record: Record, failing: &mut u32) -> Result<Version, CommitFault> {
-        if *failing > 0 {
-            *failing -= 1;
-            return Err(CommitFault::Unreachable("no answer".into()));
-        }
-        if record.expected != self.stored.version {
-            return Err(CommitFault::Conflict);
-        }
-        self.stored.version = Version(self.stored.version.0 + 1);
-        self.stored.credential = record.credential;
-        Ok(self.stored.version)
+    /// Whether a process has performed an effect, and not heard of it.
+    pub(crate) fn is_waiting(&self, who: usize) -> bool {
+        matches!(self.processes[who].stage, Stage::Heard(_))
     }
 
-    fn plugin(&self, fate: &Fate, flow: &Flow) -> Result<Result<Step, Refusal>, PluginFault> {
-        let reason = |code: &str| Reason {
-            code: code.into(),
-            message: String::new(),
+    pub(crate) fn is_idle(&self, who: usize) -> bool {
+        matches!(self.processes[who].stage, Stage::Idle)
+    }
+
+    /// A process begins a flow.
+    pub(crate) fn begin(&mut self, who: usize) {
+        self.begun += 1;
+        let plan = self.plan(who);
+        let process = &mut self.processes[who];
+        process.deadline = plan.deadline;
+        process.received = None;
+        process.effects = 0;
+        process.stage = Stage::Next(Box::new(Flow::new(plan, self.now)));
+    }
+
+    /// A process is gone, with all that it alone knew.
+    pub(crate) fn crash(&mut self, who: usize) {
+        self.processes[who] = Process::default();
+        self.row.reopen();
+    }
+
+    fn die(&mut self, who: usize, kind: &'static str, effect: &'static str) {
+        self.died = Some((kind, effect));
+        self.crash(who);
+    }
+
+    /// What a process does next.
+    fn next(&self, who: usize) -> Option<&'static str> {
+        match &self.processes[who].stage {
+            Stage::Next(next) => Some(match next.1 {
+                Effect::Lease | Effect::Reload => "lease",
+                Effect::Mark(_) => "mark",
+                Effect::Consult => "consult",
+                Effect::Send(_) => "send",
+                Effect::Persist(_) => "persist",
+                Effect::Strand(_) => "strand",
+                Effect::Land(_) => "land",
+            }),
+            Stage::Idle | Stage::Heard(_) => None,
+        }
+    }
+
+    fn perform_or_die(
+        &mut self,
+        who: usize,
+        fate: &Fate,
+        how: Commit,
+        within: Option<usize>,
+    ) -> Performed {
+        let Some(label) = self.next(who) else {
+            return Performed::Going;
         };
-        let send = || {
-            let grant = flow
-                .call()
-                .refresh_token
-                .clone()
-                .expect("the flow sealed the grant");
-            HttpRequest {
-                method: "POST".into(),
-                url: TOKEN_URL.into(),
-                query: Vec::new(),
-                headers: Vec::new(),
-                auth: None,
-                body: Body::Form(vec![Field {
-                    name: "refresh_token".into(),
-                    value: vec![Segment::Sealed(grant)],
-                }]),
-                answer: AnswerFormat::Json,
-                captures: Vec::new(),
+        let Stage::Next(next) = std::mem::take(&mut self.processes[who].stage) else {
+            return Performed::Going;
+        };
+        let (flow, effect) = *next;
+        self.log.push(label);
+        self.processes[who].effects += 1;
+        assert!(
+            self.processes[who].effects < EFFECTS_MAX,
+            "the flow does not end: {:?}",
+            self.log
+        );
+        let input = match effect {
+            Effect::Land(landing) => return Performed::Landed(landing),
+            Effect::Lease if self.processes[who].stranded.is_some() => {
+                Input::Leased(Err(Unreachable("not on record yet".into())))
+            }
+            Effect::Lease | Effect::Reload => Input::Leased(Ok(self.row.load())),
+            Effect::Strand(record) => {
+                self.strand(who, record);
+                Input::Stranded
+            }
+            Effect::Consult => {
+                Input::Consulted(plugin::consult(&flow, fate, self.limited, TOKEN_URL))
+            }
+            Effect::Send(request) => {
+                assert!(request.carries_grant);
+                if self.touched_meanwhile {
+                    self.touch();
+                }
+                if fate.revoked_meanwhile {
+                    self.revoke();
+                }
+                let body = String::from_utf8(request.body.expose().clone()).unwrap();
+                Input::Delivered(self.send(who, fate.wire, &body))
+            }
+            Effect::Mark(record) | Effect::Persist(record) => match within {
+                Some(writes) => {
+                    self.row
+                        .die_within(writes, record.expected, record.credential);
+                    self.die(who, "within", label);
+                    return Performed::Died;
+                }
+                None => Input::Recorded(self.commit(&record, how)),
+            },
+        };
+        self.processes[who].stage = Stage::Heard(Box::new((flow, input)));
+        Performed::Going
+    }
+
+    /// As `unsaved::keep` does it: what is already kept of the grant stays to be recorded.
+    fn strand(&mut self, who: usize, mut record: Record) {
+        let kept = &mut self.processes[who].stranded;
+        if kept.as_ref().is_some_and(|it| it.change == Change::Rotated) {
+            record.change = Change::Rotated;
+        }
+        *kept = Some(record);
+    }
+
+    /// The store is back: what a process kept is committed on top of what is there.
+    pub(crate) fn save(&mut self, who: usize) {
+        let Some(record) = self.processes[who].stranded.take() else {
+            return;
+        };
+        let row = self.row.load();
+        if record.still_fits(&row) {
+            let merged = record.onto(row.credential);
+            self.make(row.version, merged).unwrap();
+        }
+    }
+
+    /// The oldest commit on its way arrives; false when there is none.
+    pub(crate) fn arrive(&mut self) -> bool {
+        if self.late.is_empty() {
+            return false;
+        }
+        let (expected, next) = self.late.remove(0);
+        drop(self.make(expected, next));
+        true
+    }
+
+    /// An operator ends the credential.
+    pub(crate) fn revoke(&mut self) {
+        let state = CredentialState::Revoked { at: self.now };
+        self.operate(Credential {
+            state,
+            ..Credential::default()
+        });
+    }
+
+    /// A human authorizes anew, and the new grant is handed over.
+    pub(crate) fn replace(&mut self) {
+        let grant = self.issuer.authorize();
+        self.operate(Credential {
+            refresh_token: Some(Secret::new(grant)),
+            grant_since: self.now,
+            ..Credential::default()
+        });
+    }
+
+    /// Somebody commits the credential as it is.
+    pub(crate) fn touch(&mut self) {
+        let same = self.row.load().credential;
+        self.operate(same);
+    }
+
+    /// The same grant is handed over again, as the broker does it; which, if that orders one more presentation.
+    pub(crate) fn hand_over_again(&mut self) -> Option<String> {
+        let Credential {
+            refresh_token,
+            state,
+            intent,
+            seen,
+            spent,
+            ..
+        } = self.row.load().credential;
+        let grant = refresh_token.filter(|_| state != CredentialState::Live)?;
+        self.operate(Credential {
+            refresh_token: Some(grant.clone()),
+            grant_since: self.now,
+            intent: intent.filter(|it| it.over_at > self.now),
+            seen,
+            spent,
+            ..Credential::default()
+        });
+        Some(grant.expose().clone())
+    }
+
+    fn operate(&mut self, next: Credential) {
+        let version = self.row.load().version;
+        self.make(version, next).unwrap();
+    }
+
+    fn make(&mut self, expected: Version, next: Credential) -> Result<Version, CommitFault> {
+        let grant = exposed(&next);
+        let made = self.row.commit(expected, next)?;
+        self.recorded.extend(grant);
+        Ok(made)
+    }
+
+    /// As the driver does it, with what may become of a commit on the way.
+    fn commit(&mut self, record: &Record, how: Commit) -> Result<Version, CommitFault> {
+        let (expected, next) = (record.expected, record.credential.clone());
+        let no_answer = Err(CommitFault::Unreachable("no answer".into()));
+        let done = match how {
+            Commit::Answered => self.make(expected, next),
+            Commit::Lost => no_answer,
+            Commit::Unanswered => {
+                drop(self.make(expected, next));
+                no_answer
+            }
+            Commit::Late => {
+                self.late.push((expected, next));
+                no_answer
+            }
+            Commit::Twice => {
+                drop(self.make(expected, next.clone()));
+                self.make(expected, next)
             }
         };
-        let Some(Reply::Response(response)) = flow.replies().last() else {
-            return Ok(Ok(Step::Send(send())));
-        };
-        if fate.plugin_traps_after_answer {
-            return Err(PluginFault::Trap("a bug".into()));
+        match done {
+            Err(CommitFault::Conflict) => {
+                let row = self.row.load();
+                record.is_made(&row).ok_or(CommitFault::Conflict)
+            }
+            done => done,
         }
-        if fate.plugin_never_ends {
-            let key = "none".to_owned();
-            let (header, claims) = (String::new(), String::new());
-            return Ok(Ok(Step::Sign(SignRequest::Jwt {
-                key,
-                header,
-                claims,
-            })));
-        }
-        let after = Some(Duration::from_secs(60));
-        if let (429, Some(scope)) = (response.status, self.limited) {
-            return Ok(Err(Refusal::RateLimited { after, scope }));
-        }
-        if response.status == 400 {
-            return Ok(Err(Refusal::Reauthorize(reason("invalid_grant"))));
-        }
-        if response.status != 200 {
-            return Ok(Err(Refusal::Transient {
-                reason: reason("server"),
-                after: None,
-            }));
-        }
-        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
-        let handle = |name: &str| SealedValue {
-            handle: body[name].as_str().unwrap().into(),
-        };
-        Ok(Ok(Step::Done(TokenSet {
-            access_token: handle("access_token"),
-            token_type: "Bearer".into(),
-            expires: Expiry::FromAnswer(60),
-            scopes: None,
-            refresh_token: Some(handle("refresh_token")),
-            extra: Vec::new(),
-            held: Vec::new(),
-            memo: Vec::new(),
-        })))
     }
 
-    fn wire(&mut self, wire: Wire, body: &str) -> Delivery {
+    fn send(&mut self, who: usize, wire: Wire, body: &str) -> Delivery {
         let fault = |kind| TransportFault {
             kind,
             detail: "as scripted".into(),
         };
-        let presented = body.rsplit('=').next().unwrap().to_owned();
-        if wire == Wire::NotSent {
+        let sent_at = self.now;
+        if wire == Wire::NotSent || sent_at >= self.processes[who].deadline {
             return Delivery::NotSent(fault(FaultKind::Connect));
         }
-        self.presented += 1;
-        if self.spent.contains(&presented) {
-            self.replays += 1;
-        }
-        let happened = !matches!(wire, Wire::Status(429 | 500 | 503) | Wire::Refused);
-        if happened {
-            self.spent.push(presented.clone());
-        }
-        let good = presented == self.issuers_grant();
-        if good && matches!(wire, Wire::Answered | Wire::LostAfter | Wire::Garbled) {
-            self.current += 1;
-        }
-        match wire {
-            Wire::Answered if good => {
-                let (next, number) = (self.issuers_grant(), self.current);
-                self.received = Some(next.clone());
-                let body = serde_json::json!({
-                    "access_token": format!("access-token-number-{number:04}"),
+        let presented = body.rsplit('=').next().unwrap();
+        let tokens = self.issuer.meet(presented, wire, sent_at);
+        match (wire, tokens) {
+            (Wire::Answered, Some(tokens)) => {
+                let received = tokens.refresh_token.clone();
+                self.processes[who].received = received;
+                let mut body = serde_json::json!({
+                    "access_token": tokens.access_token,
                     "token_type": "Bearer",
                     "expires_in": 60,
-                    "refresh_token": next,
                 });
-                self.answer(200, &body.to_string())
+                if let Some(grant) = tokens.refresh_token {
+                    body["refresh_token"] = grant.into();
+                }
+                answer(200, &body.to_string(), sent_at)
             }
-            Wire::Answered | Wire::Refused => self.answer(400, r#"{"error":"invalid_grant"}"#),
-            Wire::Garbled => self.answer(200, "<html>maintenance</html>"),
-            Wire::Status(status) => self.answer(status, "busy"),
-            Wire::LostBefore | Wire::LostAfter | Wire::NotSent => {
+            (Wire::Answered | Wire::Refused, _) => {
+                answer(400, r#"{"error":"invalid_grant"}"#, sent_at)
+            }
+            (Wire::Garbled, _) => answer(200, "<html>maintenance</html>", sent_at),
+            (Wire::Status(status), _) => answer(status, "busy", sent_at),
+            (Wire::LostBefore | Wire::LostAfter | Wire::NotSent, _) => {
+                self.now = self.processes[who].deadline;
                 Delivery::Lost(fault(FaultKind::Broken))
             }
         }
     }
+}
 
-    fn answer(&self, status: u16, body: &str) -> Delivery {
-        Delivery::Answered(Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::new(),
-            body: body.to_owned().into(),
-            sent_at: self.now,
-            took: Duration::from_millis(5),
-        })
+// === impl Process ===
+
+impl Process {
+    fn kept_grant(&self) -> Option<String> {
+        exposed(&self.stranded.as_ref()?.credential)
     }
+
+    /// Whether something of it waits to be recorded.
+    pub(crate) fn keeps_something(&self) -> bool {
+        self.stranded.is_some()
+    }
+}
+
+fn exposed(credential: &Credential) -> Option<String> {
+    let grant = credential.refresh_token.as_ref()?;
+    Some(grant.expose().clone())
+}
+
+fn answer(status: u16, body: &str, sent_at: UnixTime) -> Delivery {
+    Delivery::Answered(Answer {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::new(),
+        body: body.to_owned().into(),
+        sent_at,
+        took: Duration::from_millis(5),
+    })
 }
