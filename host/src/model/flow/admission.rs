@@ -67,20 +67,24 @@ pub(super) fn admit(credential: &Credential, plan: &Plan, now: UnixTime) -> Admi
             Failure::unavailable("suspended", "the credential is suspended")
                 .after(until.since(now)),
         ),
-        CredentialState::Uncertain { since } => uncertain(since, credential.seen, plan, now),
+        CredentialState::Uncertain { since } => {
+            // A mark on top of a doubt: the attempt to end it died with its process.
+            let tried = credential.intent.is_some();
+            uncertain(since, tried, credential.seen, plan, now)
+        }
         CredentialState::Live | CredentialState::Suspended { .. } => match credential.intent {
             None => Admission::Go,
             Some(intent) if intent.over_at > now => Admission::Wait(
                 Failure::unavailable("in_flight", "another attempt may still be under way")
                     .after(intent.over_at.since(now)),
             ),
-            Some(intent) => uncertain(intent.at, credential.seen, plan, now),
+            Some(intent) => uncertain(intent.at, false, credential.seen, plan, now),
         },
     }
 }
 
-/// The last presentation got no answer.
-fn uncertain(since: UnixTime, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
+/// The last presentation got no answer. `tried`: nor did the one after it.
+fn uncertain(since: UnixTime, tried: bool, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
     let knowledge = Knowledge::of(plan.rotation, plan.grace, seen);
     match knowledge {
         Knowledge::Reusable => return Admission::Go,
@@ -98,7 +102,9 @@ fn uncertain(since: UnixTime, seen: Seen, plan: &Plan, now: UnixTime) -> Admissi
         );
     }
     match (plan.after_lost_answer, knowledge) {
-        (Some(AfterLostAnswer::Probe), _) | (None, Knowledge::Unknown) => Admission::Probe,
+        (Some(AfterLostAnswer::Probe), _) | (None, Knowledge::Unknown) if !tried => {
+            Admission::Probe
+        }
         _ => Admission::End(
             CredentialState::ReauthorizationRequired {
                 since: now,

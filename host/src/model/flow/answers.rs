@@ -119,7 +119,7 @@ impl Core {
             (Knowledge::Reusable, _) => {
                 return self.intent_over(Then::Land(Landing::Failed(failure)));
             }
-            (Knowledge::Unknown | Knowledge::SingleUse, true) => {
+            (_, true) => {
                 self.stored.credential.state = CredentialState::ReauthorizationRequired {
                     since: now,
                     cause: EndCause::LostAnswer,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::contract::Limited;
-use crate::model::credential::CredentialState;
+use crate::model::credential::{CredentialState, EndCause};
 use crate::model::error::ErrorKind;
 use world::{Fate, Wire, World, single_use};
 
@@ -133,6 +133,48 @@ fn an_unknown_grant_is_probed_once_when_nothing_is_left_to_lose() {
         world.stored.credential.state.label(),
         "reauthorization_required"
     );
+}
+
+#[test]
+fn a_probe_whose_answer_is_lost_too_is_the_last() {
+    let probed = |rotation| world::Setup {
+        rotation,
+        after_lost_answer: Some(AfterLostAnswer::Probe),
+    };
+    let undeclared = world::Setup {
+        rotation: Rotation::Unknown,
+        ..single_use()
+    };
+    // The process dies with the answer on its way, or lives on without it.
+    let crashed = Fate {
+        crash_at: Some(4),
+        ..Fate::default()
+    };
+    let lost = Fate {
+        wire: Wire::LostAfter,
+        ..Fate::default()
+    };
+    for setup in [
+        undeclared,
+        probed(Rotation::SingleUse),
+        probed(Rotation::Grace),
+    ] {
+        for fate in [&crashed, &lost] {
+            let mut world = World::new(setup);
+            for _ in 0..4 {
+                world.run(fate.clone());
+                world.now = world.now.plus(world::GRACE);
+            }
+            assert_eq!(world.presented, 2, "{:?} {fate:?}", setup.rotation);
+            assert!(matches!(
+                world.stored.credential.state,
+                CredentialState::ReauthorizationRequired {
+                    cause: EndCause::LostAnswer,
+                    ..
+                }
+            ));
+        }
+    }
 }
 
 #[test]
