@@ -237,6 +237,31 @@ fn a_grace_grant_is_sent_again_inside_its_grace_only() {
 }
 
 #[test]
+fn attempts_that_crash_inside_the_grace_do_not_prolong_it() {
+    let grace = world::Setup {
+        rotation: Rotation::Grace,
+        ..single_use()
+    };
+    let mut world = World::new(grace);
+    let first = world.now;
+    while world.now.since(first) < 3 * world::GRACE {
+        let before = world.presented;
+        world.run(Fate {
+            crash_at: Some(4),
+            ..Fate::default()
+        });
+        let inside = world.now.since(first) < world::GRACE;
+        assert!(inside || world.presented == before, "presented after it");
+        world.now = world.now.plus(world::GRACE / 3);
+    }
+    assert_eq!(world.presented, 3);
+    assert_eq!(
+        world.stored.credential.state.label(),
+        "reauthorization_required"
+    );
+}
+
+#[test]
 fn an_intent_left_by_a_crash_blocks_until_the_attempt_is_over() {
     let mut world = World::new(single_use());
     assert!(
