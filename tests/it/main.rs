@@ -6,8 +6,10 @@
 )]
 
 mod aftermath;
+mod crash;
 mod credentials;
 mod daemon;
+mod disk;
 mod docs;
 mod eviction;
 mod faults;

@@ -9,6 +9,7 @@
     reason = "callers of a test are tasks, and tasks of a test end with its runtime"
 )]
 
+pub mod crash;
 pub mod daemon;
 pub mod guests;
 pub mod hand;

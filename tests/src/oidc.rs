@@ -7,11 +7,13 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyfob::testing::Canary;
+use keyfob::testing::issuer::Moments;
 use rcgen::KeyPair;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::sync::watch;
 
 use crate::pki::{CLIENT_NAME, Pki, write};
 use crate::process::Process;
@@ -57,6 +59,12 @@ pub struct TokenRequest {
     pub error: Option<String>,
     /// SHA-256 of the refresh token, in hexadecimal.
     pub presented: Option<String>,
+    /// That of the refresh token in the answer.
+    pub brought: Option<String>,
+    /// The refresh token was spent before, and its whole grant was revoked for it.
+    pub replayed: bool,
+    /// When the connection it came over ended, if it did, in milliseconds since 1970.
+    pub left: Option<u64>,
 }
 
 /// What the fixture reads at its start.
@@ -197,6 +205,60 @@ impl OidcProvider {
         let minted: Minted = self.control(http::Method::POST, "mint", &body).await?;
         self.canary.add(&minted.refresh_token);
         Ok(minted.refresh_token)
+    }
+
+    /// As [`Self::mint`], with the SHA-256 by which [`Self::requests`] names it.
+    ///
+    /// # Errors
+    ///
+    /// When the server is gone.
+    pub async fn mint_numbered(&self, subject: &str) -> anyhow::Result<(String, String)> {
+        #[derive(Deserialize)]
+        struct Minted {
+            refresh_token: String,
+            sha256: String,
+        }
+        let body = serde_json::json!({ "subject": subject });
+        let minted: Minted = self.control(http::Method::POST, "mint", &body).await?;
+        self.canary.add(&minted.refresh_token);
+        Ok((minted.refresh_token, minted.sha256))
+    }
+
+    /// The SHA-256 of the refresh tokens that were issued beside these access tokens.
+    ///
+    /// # Errors
+    ///
+    /// When the server is gone.
+    pub async fn beside(&self, access_tokens: &[String]) -> anyhow::Result<Vec<Option<String>>> {
+        let body = serde_json::json!(access_tokens);
+        self.control(http::Method::POST, "beside", &body).await
+    }
+
+    /// How far requests at the token endpoint came, as it goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the server is gone.
+    pub async fn moments(&self) -> anyhow::Result<watch::Receiver<Moments>> {
+        let url = "http://control/moments";
+        let mut answer = self.control.get(url).send().await?.error_for_status()?;
+        let (moments, told) = watch::channel(Moments::default());
+        // Ends with the server, or with whoever listens.
+        tokio::spawn(async move {
+            while let Ok(Some(signs)) = answer.chunk().await {
+                moments.send_modify(|moments| {
+                    for sign in signs {
+                        moments.presented += u64::from(sign == b'p');
+                        moments.answered += u64::from(sign == b'a');
+                        moments.left += u64::from(sign == b'l');
+                    }
+                });
+                if moments.is_closed() {
+                    break;
+                }
+            }
+        });
+        Ok(told)
     }
 
     /// Makes an access token worthless, as an administrator of the server would. Whether it was known.

@@ -1,6 +1,7 @@
 //! How a daemon is started: its configuration file, its environment, the sockets of its two planes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub struct Launch {
     log: String,
     door: Door,
     canary: Canary,
+    wrapper: &'static [&'static str],
 }
 
 /// How the planes are reached.
@@ -50,6 +52,7 @@ impl Launch {
             log: "trace".to_owned(),
             door: Door::Tcp,
             canary: Canary::new(),
+            wrapper: &[],
         }
     }
 
@@ -62,6 +65,12 @@ impl Launch {
     /// Logs as this `KEYFOB_LOG` says instead of everything.
     pub fn log(mut self, filter: &str) -> Self {
         self.log = filter.to_owned();
+        self
+    }
+
+    /// Starts it through another program, which becomes it: for limits and rights that are inherited.
+    pub fn through(mut self, wrapper: &'static [&'static str]) -> Self {
+        self.wrapper = wrapper;
         self
     }
 
@@ -81,6 +90,21 @@ impl Launch {
     pub fn unix(mut self) -> Self {
         self.door = Door::Unix;
         self
+    }
+
+    /// Starts it and waits for nothing: for a test that ends it before it is up. Over Unix sockets, where nobody else can
+    /// take the address.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be built or started.
+    pub async fn spawn(self) -> anyhow::Result<KeyfobDaemon> {
+        let (binary, admin_key) = (binary().await?, random_secret()?);
+        let this = self.unix();
+        for secret in this.secrets.values().chain([&admin_key]) {
+            this.canary.add(secret);
+        }
+        this.begin(binary, &admin_key)
     }
 
     /// Starts it and waits for `/healthz`.
@@ -105,6 +129,10 @@ impl Launch {
     }
 
     async fn attempt(&self, binary: &Path, admin_key: &str) -> anyhow::Result<Attempt> {
+        self.begin(binary, admin_key)?.settle().await
+    }
+
+    fn begin(&self, binary: &Path, admin_key: &str) -> anyhow::Result<KeyfobDaemon> {
         let dir = tempfile::tempdir()?;
         let (listen, base) = self.door.addresses(dir.path())?;
         let mut server = String::from("[server]\n");
@@ -126,8 +154,14 @@ impl Launch {
             "keyfob.toml",
             &format!("{server}\n{}", self.config),
         )?;
-        let mut command = Command::new(binary);
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(OsStr::new)
+            .chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
         command
+            .args(words)
             .arg("serve")
             .arg("--config")
             .arg(config)
@@ -160,15 +194,13 @@ impl Launch {
             base: admin,
         };
         let leaks = LeakCheck::new(self.canary.clone());
-        KeyfobDaemon {
+        Ok(KeyfobDaemon {
             process: Some(process),
             dir,
             data,
             admin,
             leaks,
-        }
-        .settle()
-        .await
+        })
     }
 }
 

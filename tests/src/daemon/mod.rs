@@ -6,6 +6,7 @@ mod binary;
 mod launch;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -60,14 +61,26 @@ impl KeyfobDaemon {
 
     /// Waits until it answers, or ended.
     async fn settle(mut self) -> anyhow::Result<Attempt> {
+        if self.ready().await? {
+            return Ok(Attempt::Ready(Box::new(self)));
+        }
+        let (status, output) = self.take()?.end().await?;
+        if output.contains("in use") {
+            return Ok(Attempt::PortTaken(output));
+        }
+        bail!("keyfob ended with {status}:\n{output}");
+    }
+
+    /// Waits until it answers: true; or ended by itself: false.
+    ///
+    /// # Errors
+    ///
+    /// When it does neither within [`PATIENCE`]; the error holds its log.
+    pub async fn ready(&self) -> anyhow::Result<bool> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if self.running()?.ended()?.is_some() {
-                let (status, output) = self.take()?.end().await?;
-                if output.contains("in use") {
-                    return Ok(Attempt::PortTaken(output));
-                }
-                bail!("keyfob ended with {status}:\n{output}");
+                return Ok(false);
             }
             let health = self
                 .data
@@ -76,7 +89,7 @@ impl KeyfobDaemon {
                 .send()
                 .await;
             if health.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(Attempt::Ready(Box::new(self)));
+                return Ok(true);
             }
             if tokio::time::Instant::now() > deadline {
                 bail!("keyfob is not up:\n{}", self.log());
@@ -209,11 +222,41 @@ impl KeyfobDaemon {
     ///
     /// When it is gone.
     pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        self.process
-            .as_ref()
-            .context("the daemon was stopped")?
-            .signal(signal)
-            .await
+        self.running()?.signal(signal).await
+    }
+
+    /// The number of its process.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        self.running()?.id()
+    }
+
+    /// `kill -9`, at once; whoever talks to it meanwhile finds the connection broken.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.running()?.kill()
+    }
+
+    /// Waits for the end of a daemon that was killed, searches everything that came out for secrets, and returns its log.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    ///
+    /// # Panics
+    ///
+    /// When a secret came out.
+    pub async fn bury(mut self) -> anyhow::Result<(ExitStatus, String)> {
+        let (status, output) = self.take()?.end().await?;
+        self.leaks.saw("the log", output.clone());
+        self.leaks.assert_clean();
+        Ok((status, output))
     }
 
     /// Waits until something asked again and again is so.
@@ -307,8 +350,8 @@ impl KeyfobDaemon {
         Ok(answer)
     }
 
-    fn running(&mut self) -> anyhow::Result<&mut Process> {
-        self.process.as_mut().context("the daemon was stopped")
+    fn running(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("the daemon was stopped")
     }
 
     fn take(&mut self) -> anyhow::Result<Process> {

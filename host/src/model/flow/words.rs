@@ -32,13 +32,11 @@ impl Core {
         if let Some(left) = self.stored.credential.intent
             && self.knowledge() != Knowledge::Reusable
         {
-            // A crashed attempt's doubt outlives its mark, whatever comes of this one. An older doubt stays the older: a
-            // grace began with it.
-            if !matches!(
-                self.stored.credential.state,
-                CredentialState::Uncertain { .. }
-            ) {
-                self.stored.credential.state = CredentialState::Uncertain { since: left.at };
+            // A crashed attempt's doubt outlives its mark, whatever comes of this one. It counts from the first: the issuer
+            // counts a grace from when the grant was spent.
+            let state = &mut self.stored.credential.state;
+            if !matches!(state, CredentialState::Uncertain { .. }) {
+                *state = CredentialState::Uncertain { since: left.at };
             }
             self.stored.credential.intent = None;
         }

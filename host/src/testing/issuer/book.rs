@@ -30,7 +30,9 @@ pub(super) struct Issued {
     pub(super) subject: Option<String>,
     pub(super) scopes: Vec<String>,
     pub(super) expires: UnixTime,
+    /// The family of the grant it was issued for, and the refresh token that came with it.
     family: Option<u64>,
+    beside: Option<u64>,
 }
 
 struct RefreshToken {
@@ -77,32 +79,23 @@ impl Book {
         life: Duration,
         now: UnixTime,
     ) -> String {
-        self.issue_in_family(client, subject, scopes, life, now, None)
+        let token = Issued {
+            client: client.id.clone(),
+            subject,
+            scopes: scopes.to_vec(),
+            expires: now.plus(life),
+            family: None,
+            beside: None,
+        };
+        self.add_token(token, now)
     }
 
-    fn issue_in_family(
-        &mut self,
-        client: &Client,
-        subject: Option<String>,
-        scopes: &[String],
-        life: Duration,
-        now: UnixTime,
-        family: Option<u64>,
-    ) -> String {
+    fn add_token(&mut self, issued: Issued, now: UnixTime) -> String {
         if self.tokens.len() >= TOKENS_MAX {
             self.tokens.retain(|_, token| token.expires > now);
         }
         let token = self.random("at");
-        self.tokens.insert(
-            token.clone(),
-            Issued {
-                client: client.id.clone(),
-                subject,
-                scopes: scopes.to_vec(),
-                expires: now.plus(life),
-                family,
-            },
-        );
+        self.tokens.insert(token.clone(), issued);
         token
     }
 
@@ -141,6 +134,11 @@ impl Book {
         self.refresh_tokens.get(token).map(|token| token.id)
     }
 
+    /// Which refresh token was issued beside an access token, however long ago that ended.
+    pub(super) fn beside(&self, access_token: &str) -> Option<u64> {
+        self.tokens.get(access_token)?.beside
+    }
+
     pub(super) fn refresh(
         &mut self,
         client: &Client,
@@ -175,8 +173,18 @@ impl Book {
         };
         let refresh_token =
             replaced.then(|| self.add_refresh_token(client, subject.clone(), granted, family));
-        let access_token =
-            self.issue_in_family(client, Some(subject), &scopes, life, now, Some(family));
+        let beside = refresh_token
+            .as_deref()
+            .and_then(|token| self.refresh_token_id(token));
+        let token = Issued {
+            client: client.id.clone(),
+            subject: Some(subject),
+            scopes: scopes.clone(),
+            expires: now.plus(life),
+            family: Some(family),
+            beside,
+        };
+        let access_token = self.add_token(token, now);
         Ok(Refreshed {
             access_token,
             refresh_token,

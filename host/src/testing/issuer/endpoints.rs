@@ -74,7 +74,10 @@ pub(super) fn token(
         }
         let client = authenticate(shared, asked, &find)?;
         entry.client = Some(client.id.clone());
-        grant(shared, client, &find, life.unwrap_or(shared.lifetime)).map(Some)
+        let answer = grant(shared, client, &find, life.unwrap_or(shared.lifetime))?;
+        let brought = answer["refresh_token"].as_str();
+        entry.brought = brought.and_then(|token| shared.book().refresh_token_id(token));
+        Ok(Some(answer))
     });
     let (outcome, answer) = match result {
         Ok(Some(answer)) => (Outcome::Granted, Plain::json(StatusCode::OK, &answer)),
@@ -163,6 +166,8 @@ fn blank(shared: &Shared, asked: &Asked<'_>, behaviour: &'static str) -> Entry {
         client: None,
         grant: String::new(),
         presented: None,
+        brought: None,
+        left: None,
         members: Vec::new(),
         behaviour,
         outcome: Outcome::Unprocessed,

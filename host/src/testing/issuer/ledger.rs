@@ -10,12 +10,28 @@ use crate::model::time::UnixTime;
 /// Entries kept; a load test that asks more loses the oldest, the counts go on.
 const ENTRIES_MAX: usize = 100_000;
 
+/// How far back the entry of a connection that ends is looked for: far more requests than are under way at once.
+const RECENT: usize = 4_096;
+
 /// Every request to the token and the revocation endpoint.
 #[derive(Debug)]
 pub struct Ledger {
     /// Held for a push or a copy, never across `.await`.
     pages: Mutex<Pages>,
     arrived: watch::Sender<u64>,
+    moments: watch::Sender<Moments>,
+}
+
+/// How far requests came, as counts since the start. Each step follows the one before within microseconds, so a test that
+/// wants to be between two of them waits for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// Requests that had taken effect and were not answered.
+    pub presented: u64,
+    /// Answers whose last byte was handed to the connection, or that were given up.
+    pub answered: u64,
+    /// Connections that ended: by their client, where the issuer did not misbehave.
+    pub left: u64,
 }
 
 /// One request. Tokens appear as numbers, never as themselves.
@@ -33,6 +49,10 @@ pub struct Entry {
     pub grant: String,
     /// Which refresh token was presented.
     pub presented: Option<u64>,
+    /// Which refresh token was issued in return.
+    pub brought: Option<u64>,
+    /// When the connection it came over ended, if it did.
+    pub left: Option<UnixTime>,
     /// Form members by name, without values.
     pub members: Vec<String>,
     /// How it was answered, by [`super::Behaviour::label`].
@@ -68,6 +88,7 @@ impl Ledger {
         Self {
             pages: Mutex::default(),
             arrived: watch::Sender::new(0),
+            moments: watch::Sender::default(),
         }
     }
 
@@ -83,6 +104,27 @@ impl Ledger {
             *arrived += 1;
         });
         pages.entries.push_back(entry);
+        drop(pages);
+        self.moments.send_modify(|moments| moments.presented += 1);
+    }
+
+    pub(super) fn answered(&self) {
+        self.moments.send_modify(|moments| moments.answered += 1);
+    }
+
+    pub(super) fn left(&self, connection: u64, now: UnixTime) {
+        let mut pages = self.lock();
+        let mut latest = pages.entries.iter_mut().rev().take(RECENT);
+        if let Some(entry) = latest.find(|entry| entry.connection == connection) {
+            entry.left = Some(now);
+        }
+        drop(pages);
+        self.moments.send_modify(|moments| moments.left += 1);
+    }
+
+    /// How far requests came, now and as it goes on.
+    pub fn moments(&self) -> watch::Receiver<Moments> {
+        self.moments.subscribe()
     }
 
     /// How many requests arrived.
@@ -103,6 +145,16 @@ impl Ledger {
     /// The requests, oldest first.
     pub fn entries(&self) -> Vec<Entry> {
         self.lock().entries.iter().cloned().collect()
+    }
+
+    /// The requests from this number on, oldest first.
+    pub fn entries_from(&self, number: u64) -> Vec<Entry> {
+        let pages = self.lock();
+        let entries = pages.entries.iter();
+        entries
+            .skip_while(|entry| entry.number < number)
+            .cloned()
+            .collect()
     }
 
     /// How many requests arrived in the span before `now`.
@@ -158,6 +210,8 @@ mod tests {
             client: None,
             grant: "refresh_token".into(),
             presented: None,
+            brought: None,
+            left: None,
             members: Vec::new(),
             behaviour: "normal",
             outcome: Outcome::Granted,

@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 pub use behaviour::Behaviour;
 pub use client::{Client, ClientAuth, GrantType, RefreshRotation, VerifyingKey};
-pub use ledger::{Entry, Ledger, Outcome};
+pub use ledger::{Entry, Ledger, Moments, Outcome};
 pub use tls::IssuerTls;
 
 use super::canary::Canary;
@@ -201,6 +201,12 @@ impl Issuer {
     pub fn is_active(&self, token: &str) -> bool {
         let book = self.shared.book();
         book.active(token, self.shared.clock.now()).is_some() || book.refresh_token_active(token)
+    }
+
+    /// How the ledger names a refresh token, or the one that was issued beside an access token. Ended ones are known too.
+    pub fn number_of(&self, token: &str) -> Option<u64> {
+        let book = self.shared.book();
+        book.refresh_token_id(token).or_else(|| book.beside(token))
     }
 
     /// Ends an access token, or a refresh token with its family.

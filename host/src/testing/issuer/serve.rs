@@ -47,6 +47,9 @@ pub(super) struct Door {
     listener: TcpListener,
 }
 
+/// Notes in the ledger, when it is dropped, that an answer is out.
+struct Answered(Arc<Shared>);
+
 /// The request ends without an answer.
 #[derive(Debug)]
 struct Dropped;
@@ -148,6 +151,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Sha
         .serve_connection(TokioIo::new(stream), service);
     // How it ends is the client's affair, or a behaviour's.
     let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    shared.ledger.left(number, shared.clock.now());
     let stream = connection.into_parts().io.into_inner();
     if reset.load(Ordering::Relaxed) {
         let socket = match &stream {
@@ -160,7 +164,7 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Sha
 }
 
 async fn answer(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     request: Request<Incoming>,
     connection: u64,
     certificate: bool,
@@ -202,7 +206,16 @@ async fn answer(
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
-    spoil(behaviour, honest, reset).await
+    let answer = spoil(behaviour, honest, reset).await?;
+    let told = Answered(shared.clone());
+    Ok(answer.map(|body| {
+        // The connection drops the body, and this with it, once it has taken the last byte.
+        body.map_err(move |error| {
+            let _told = &told;
+            error
+        })
+        .boxed_unsync()
+    }))
 }
 
 /// Turns an honest answer into what the behaviour makes of it.
@@ -318,6 +331,14 @@ fn streamed(
         .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     *response.body_mut() = StreamBody::new(body.map(|chunk| chunk.map(Frame::data))).boxed_unsync();
     response
+}
+
+// === impl Answered ===
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.0.ledger.answered();
+    }
 }
 
 // === impl Dropped ===
