@@ -48,7 +48,10 @@ pub fn breaks(name: &str, protocol: &Protocol, promise: &'static str) -> Vec<Act
         let worlds = checker.unique_state_count();
         if let Some(path) = checker.discovery(promise) {
             let steps = path.into_actions();
-            println!("{name}: breaks {promise} in {} of {worlds} worlds: {steps:?}", steps.len());
+            println!(
+                "{name}: breaks {promise} in {} of {worlds} worlds: {steps:?}",
+                steps.len()
+            );
             return steps;
         }
         if worlds == before {

@@ -10,6 +10,7 @@ const BOUNDS: Bounds = Bounds {
     crashes: 0,
     losses: 1,
     faults: 0,
+    late: 0,
     outages: 0,
     revokes: 0,
     replaces: 0,
@@ -186,7 +187,12 @@ fn a_grant_in_grace_is_not_resent_before_the_first_attempt_is_over() {
         over: Over::Exchange,
         ..GRACE
     };
-    fails("grace, takeover during a slow commit", exchange, BOUNDS, promise);
+    fails(
+        "grace, takeover during a slow commit",
+        exchange,
+        BOUNDS,
+        promise,
+    );
     let name = "grace, resent while the first request may still arrive";
     let at_once = Rules {
         doubt: Doubt::ClearsIntent,

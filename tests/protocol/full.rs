@@ -19,6 +19,7 @@ const BOUNDS: Bounds = Bounds {
     crashes: 2,
     losses: 1,
     faults: 1,
+    late: 0,
     outages: 0,
     revokes: 1,
     replaces: 0,
@@ -59,7 +60,12 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
         (
             "one process, as it is, orders",
             timely.of_one_process(),
-            Bounds { orders: 2, faults: 2, ..one },
+            Bounds {
+                attempts: 3,
+                orders: 1,
+                faults: 2,
+                ..one
+            },
         ),
         (
             "one process, as it is, grace",
@@ -67,7 +73,11 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
                 requests: Requests::EndWithSender,
                 ..Rules::grace().of_one_process()
             },
-            Bounds { faults: 2, ..one },
+            Bounds {
+                attempts: 3,
+                faults: 2,
+                ..one
+            },
         ),
         (
             "two nodes",
@@ -82,7 +92,10 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
         ),
         (
             "two nodes, orders",
-            Rules { over: Over::Attempt, ..timely },
+            Rules {
+                over: Over::Attempt,
+                ..timely
+            },
             Bounds {
                 nodes: 2,
                 crashes: 1,
@@ -94,22 +107,79 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
         (
             "two nodes, grace",
             Rules::grace(),
-            Bounds { nodes: 2, crashes: 1, losses: 2, revokes: 0, ..BOUNDS },
+            Bounds {
+                nodes: 2,
+                crashes: 1,
+                losses: 2,
+                revokes: 0,
+                ..BOUNDS
+            },
         ),
         (
             "two nodes, grace, requests end with their sender",
-            Rules { requests: Requests::EndWithSender, doubt: Doubt::ClearsIntent, ..Rules::grace() },
-            Bounds { nodes: 2, crashes: 1, losses: 2, revokes: 0, ..BOUNDS },
+            Rules {
+                requests: Requests::EndWithSender,
+                doubt: Doubt::ClearsIntent,
+                ..Rules::grace()
+            },
+            Bounds {
+                nodes: 2,
+                crashes: 1,
+                losses: 2,
+                revokes: 0,
+                ..BOUNDS
+            },
+        ),
+        (
+            "two nodes, late commits",
+            single_use,
+            Bounds {
+                nodes: 2,
+                faults: 2,
+                late: 1,
+                ..BOUNDS
+            },
         ),
         (
             "three nodes",
-            Rules { store: Store::LosesLeases, ..single_use },
-            Bounds { nodes: 3, failovers: 1, ..BOUNDS },
+            Rules {
+                store: Store::LosesLeases,
+                ..single_use
+            },
+            Bounds {
+                nodes: 3,
+                failovers: 1,
+                ..BOUNDS
+            },
+        ),
+        (
+            "three nodes, undurable records, late commits",
+            single_use,
+            Bounds {
+                nodes: 3,
+                crashes: 1,
+                faults: 2,
+                late: 1,
+                ..BOUNDS
+            },
+        ),
+        (
+            "three nodes, four presentations",
+            single_use,
+            Bounds {
+                nodes: 3,
+                attempts: 4,
+                ..BOUNDS
+            },
         ),
         (
             "three nodes, grace",
             Rules::grace(),
-            Bounds { nodes: 3, crashes: 1, revokes: 0, ..BOUNDS },
+            Bounds {
+                nodes: 3,
+                losses: 2,
+                ..BOUNDS
+            },
         ),
     ]
 }

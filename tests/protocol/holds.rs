@@ -10,6 +10,7 @@ const BOUNDS: Bounds = Bounds {
     crashes: 1,
     losses: 1,
     faults: 2,
+    late: 0,
     outages: 1,
     revokes: 1,
     replaces: 0,
@@ -32,6 +33,12 @@ fn one_process_keeps_every_promise_as_it_is_today() {
         ..BOUNDS
     };
     all_holds("one process, replaced", rules, bounds);
+    let bounds = Bounds {
+        late: 1,
+        outages: 0,
+        ..BOUNDS
+    };
+    all_holds("one process, late commits", rules, bounds);
 }
 
 #[test]
@@ -79,6 +86,8 @@ fn two_nodes_keep_every_promise() {
         ..BOUNDS
     };
     all_holds("two nodes, undurable records", STRICT, bounds);
+    let bounds = Bounds { late: 1, ..bounds };
+    all_holds("two nodes, late commits", STRICT, bounds);
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub enum Outcome {
     LostBefore,
     /// Not, and it was done.
     LostAfter,
+    /// Not yet, and it is still under way.
+    Late,
 }
 
 /// One step. Nodes are named by their place, which changes: follow them by the attempt that they make.
@@ -40,6 +42,8 @@ pub enum Action {
     Deliver(Attempt),
     /// What is under way is lost.
     Lose(Attempt),
+    /// A commit arrives that nobody waits for any more.
+    Arrive,
     /// The lease ends, for whatever reason.
     Expire,
     /// Enough time has passed for the intent's attempt to be over.
@@ -49,7 +53,9 @@ pub enum Action {
     /// A grant is past its grace, as the issuer counts it.
     GraceOver(Grant),
     /// An operator revokes the credential, and the issuer is told or cannot be.
-    Revoke { told: bool },
+    Revoke {
+        told: bool,
+    },
     /// An operator hands another grant over.
     Replace,
     /// An operator hands the same grant over again.
@@ -72,6 +78,9 @@ impl World {
         }
         for attempt in 0..self.used.attempts {
             self.enabled_of_wire(protocol, attempt, actions);
+        }
+        if self.late.is_some() {
+            actions.push(Action::Arrive);
         }
         self.enabled_of_time(protocol, actions);
         self.enabled_of_operator(protocol, actions);
@@ -96,6 +105,9 @@ impl World {
                 actions.push(Action::Commit(at, Outcome::Answered));
                 if faulty {
                     actions.push(Action::Commit(at, Outcome::LostBefore));
+                    if self.late.is_none() && self.used.late < bounds.late {
+                        actions.push(Action::Commit(at, Outcome::Late));
+                    }
                     let marking = matches!(node.phase, Phase::Marking(_));
                     if self.takes(protocol, flow, marking) {
                         actions.push(Action::Commit(at, Outcome::LostAfter));
@@ -227,6 +239,7 @@ impl World {
             Action::Decline(attempt) => world.decline(attempt),
             Action::Deliver(attempt) => world.deliver(rules, attempt),
             Action::Lose(attempt) => world.lose(attempt),
+            Action::Arrive => world.arrive(rules),
             Action::Expire => world.lease = None,
             Action::Over => world.over = true,
             Action::WindowOver => world.window_over = true,

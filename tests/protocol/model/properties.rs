@@ -4,7 +4,7 @@ use stateright::Property;
 
 use super::Protocol;
 use super::rules::Issuer;
-use super::world::{Glimpse, Phase, Standing, Worth, World, Wrong};
+use super::world::{Glimpse, Phase, Standing, World, Worth, Wrong};
 
 /// The properties of a variant with its bounds: what its bounds leave out need not be seen.
 pub fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
@@ -21,42 +21,69 @@ pub fn of(protocol: &Protocol) -> Vec<Property<Protocol>> {
     sometimes(true, "a_token_is_published", |_, world: &World| {
         world.glimpses.has(Glimpse::Published)
     });
-    sometimes(bounds.nodes > 1, "a_takeover_follows_an_expired_lease", |_, world: &World| {
-        let under_way = |phase| matches!(phase, Phase::Waiting(_) | Phase::Recording(..));
-        world.nodes.iter().filter(|it| under_way(it.phase)).count() > 1
-    });
-    sometimes(bounds.losses > 0, "an_answer_is_lost", |_, world: &World| {
-        world.glimpses.has(Glimpse::AnswerLost)
-    });
-    sometimes(bounds.losses > 0, "a_credential_becomes_uncertain", |_, world: &World| {
-        world.row.standing == Standing::Uncertain
-    });
-    sometimes(bounds.losses > 0, "a_credential_ends", |_, world: &World| {
-        world.row.standing == Standing::Ended
-    });
-    sometimes(bounds.crashes > 0, "an_intent_outlives_its_owner", |_, world: &World| {
-        world.at_rest() && world.row.intent.is_some()
-    });
-    sometimes(bounds.faults > 0, "an_unanswered_commit_had_landed", |_, world: &World| {
-        world.glimpses.has(Glimpse::LandedBefore)
-    });
-    sometimes(bounds.faults > 1, "an_undurable_record_is_recorded_later", |_, world: &World| {
-        world.glimpses.has(Glimpse::MadeDurableLater)
-    });
+    sometimes(
+        bounds.nodes > 1,
+        "a_takeover_follows_an_expired_lease",
+        |_, world: &World| {
+            let under_way = |phase| matches!(phase, Phase::Waiting(_) | Phase::Recording(..));
+            world.nodes.iter().filter(|it| under_way(it.phase)).count() > 1
+        },
+    );
+    sometimes(
+        bounds.losses > 0,
+        "an_answer_is_lost",
+        |_, world: &World| world.glimpses.has(Glimpse::AnswerLost),
+    );
+    sometimes(
+        bounds.losses > 0,
+        "a_credential_becomes_uncertain",
+        |_, world: &World| world.row.standing == Standing::Uncertain,
+    );
+    sometimes(
+        bounds.losses > 0,
+        "a_credential_ends",
+        |_, world: &World| world.row.standing == Standing::Ended,
+    );
+    sometimes(
+        bounds.crashes > 0,
+        "an_intent_outlives_its_owner",
+        |_, world: &World| world.at_rest() && world.row.intent.is_some(),
+    );
+    sometimes(
+        bounds.faults > 0,
+        "an_unanswered_commit_had_landed",
+        |_, world: &World| world.glimpses.has(Glimpse::LandedBefore),
+    );
+    sometimes(
+        bounds.faults > 1,
+        "an_undurable_record_is_recorded_later",
+        |_, world: &World| world.glimpses.has(Glimpse::MadeDurableLater),
+    );
+    sometimes(
+        bounds.late > 0,
+        "a_late_commit_is_taken",
+        |_, world: &World| world.glimpses.has(Glimpse::LateCommitTaken),
+    );
     let rebases = bounds.nodes > 1 && bounds.losses + bounds.crashes > 0;
     sometimes(rebases, "a_commit_is_decided_again", |_, world: &World| {
         world.glimpses.has(Glimpse::Rebased)
     });
-    sometimes(bounds.revokes > 0, "a_late_grant_is_revoked_at_the_issuer", |_, world: &World| {
-        world.glimpses.has(Glimpse::OrphanRevoked)
-    });
-    sometimes(bounds.orders > 0, "an_ordered_probe_is_answered", |_, world: &World| {
-        world.glimpses.has(Glimpse::ProbeAnswered)
-    });
+    sometimes(
+        bounds.revokes > 0,
+        "a_late_grant_is_revoked_at_the_issuer",
+        |_, world: &World| world.glimpses.has(Glimpse::OrphanRevoked),
+    );
+    sometimes(
+        bounds.orders > 0,
+        "an_ordered_probe_is_answered",
+        |_, world: &World| world.glimpses.has(Glimpse::ProbeAnswered),
+    );
     let grace = protocol.rules.issuer == Issuer::Grace && bounds.losses > 0;
-    sometimes(grace, "a_grant_is_resent_within_its_grace", |_, world: &World| {
-        world.glimpses.has(Glimpse::ResentInGrace)
-    });
+    sometimes(
+        grace,
+        "a_grant_is_resent_within_its_grace",
+        |_, world: &World| world.glimpses.has(Glimpse::ResentInGrace),
+    );
     properties
 }
 
@@ -82,12 +109,14 @@ fn always() -> Vec<Property<Protocol>> {
         Property::always("versions_never_go_back", |_, world: &World| {
             world.is_free_of(Wrong::WentBack)
         }),
-        Property::always("an_intent_precedes_every_presentation", |_, world: &World| {
-            world.is_free_of(Wrong::PresentedUnmarked)
-        }),
-        Property::always("nothing_is_presented_while_a_record_waits", |_, world: &World| {
-            world.is_free_of(Wrong::PresentedWhileUndurable)
-        }),
+        Property::always(
+            "an_intent_precedes_every_presentation",
+            |_, world: &World| world.is_free_of(Wrong::PresentedUnmarked),
+        ),
+        Property::always(
+            "nothing_is_presented_while_a_record_waits",
+            |_, world: &World| world.is_free_of(Wrong::PresentedWhileUndurable),
+        ),
         Property::always("publish_implies_persisted", |_, world: &World| {
             world.is_free_of(Wrong::PublishedUnpersisted)
         }),

@@ -1,12 +1,12 @@
 //! Commits: what the store takes, what becomes of what it did not take, and what a node keeps until it does. The host's side
 //! of this is `model/flow/records`, `refresh/drive` and `unsaved`.
 
+use super::Protocol;
 use super::actions::Outcome;
 use super::rules::{Conflict, Gate, Rules, Store, Unanswered};
 use super::world::{
-    Change, Flow, Glimpse, NOBODY, Phase, Row, Standing, Unsaved, Worth, World, Wrong,
+    Change, Flow, Glimpse, NOBODY, Phase, Row, Standing, Unsaved, World, Worth, Wrong,
 };
-use super::Protocol;
 
 /// How often a commit is tried before its record is kept in memory: once more than once. The host tries oftener, which adds
 /// nothing but length.
@@ -49,11 +49,8 @@ impl World {
                     self.recorded(at, flow, change, version);
                 }
                 Outcome::Answered => self.refused(protocol, at, flow, change),
-                Outcome::LostBefore | Outcome::LostAfter => {
-                    self.used.faults += 1;
-                    if outcome == Outcome::LostAfter {
-                        self.write(rules, flow.row);
-                    }
+                Outcome::LostBefore | Outcome::LostAfter | Outcome::Late => {
+                    self.unanswered(rules, flow.row, outcome);
                     if rules.unanswered == Unanswered::GiveUp {
                         self.drop_of(&flow, change);
                         self.land(at);
@@ -66,6 +63,29 @@ impl World {
                 }
             },
             Phase::Idle | Phase::Ready(_) | Phase::Waiting(_) => {}
+        }
+    }
+
+    /// What the store did, or is going to do, with a commit that it does not answer.
+    fn unanswered(&mut self, rules: &Rules, row: Row, outcome: Outcome) {
+        self.used.faults += 1;
+        match outcome {
+            Outcome::LostAfter => {
+                self.write(rules, row);
+            }
+            Outcome::Late => {
+                self.used.late += 1;
+                self.late = Some(row);
+            }
+            Outcome::LostBefore | Outcome::Answered => {}
+        }
+    }
+
+    /// The store compares it like any other.
+    pub(super) fn arrive(&mut self, rules: &Rules) {
+        if let Some(row) = self.late.take().filter(|it| it.version == self.row.version) {
+            self.write(rules, row);
+            self.glimpses.add(Glimpse::LateCommitTaken);
         }
     }
 
@@ -92,10 +112,7 @@ impl World {
             }
             return;
         }
-        self.used.faults += 1;
-        if outcome == Outcome::LostAfter {
-            self.write(rules, row);
-        }
+        self.unanswered(rules, row, outcome);
         if rules.unanswered == Unanswered::GiveUp {
             self.land(at);
         } else if flow.tries + 1 < RECORD_TRIES {

@@ -148,6 +148,8 @@ pub struct Bounds {
     pub losses: u8,
     /// Commits that are not answered.
     pub faults: u8,
+    /// Commits among them that reach the store later than their sender waits for it.
+    pub late: u8,
     /// Answers that say that it did not happen.
     pub outages: u8,
     pub revokes: u8,

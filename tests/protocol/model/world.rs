@@ -137,6 +137,7 @@ pub struct Used {
     pub crashes: u8,
     pub losses: u8,
     pub faults: u8,
+    pub late: u8,
     pub outages: u8,
     pub revokes: u8,
     pub replaces: u8,
@@ -166,6 +167,7 @@ pub enum Glimpse {
     MadeDurableLater,
     Rebased,
     LandedBefore,
+    LateCommitTaken,
     OrphanRevoked,
     ResentInGrace,
     ProbeAnswered,
@@ -190,6 +192,8 @@ pub struct World {
     pub leases: u8,
     /// The row before the last write, where the store may go back to it.
     pub former: Option<Row>,
+    /// A commit on its way to the store, whose sender no longer waits for it.
+    pub late: Option<Row>,
     /// In order: nodes have no names, so that worlds that differ in names only are one.
     pub nodes: [Node; NODES_MAX],
     pub wire: [Wire; ATTEMPTS_MAX],
@@ -284,6 +288,7 @@ impl World {
             lease: None,
             leases: 0,
             former: None,
+            late: None,
             nodes: [Node::IDLE; NODES_MAX],
             wire: [Wire::Nothing; ATTEMPTS_MAX],
             worth,
@@ -297,10 +302,11 @@ impl World {
         }
     }
 
-    /// Whether nothing is under way: no flow, no message, no record that waits.
+    /// Whether nothing is under way: no flow, no message, no commit, no record that waits.
     pub fn at_rest(&self) -> bool {
         let idle = |node: &Node| node.phase == Phase::Idle && node.unsaved.is_none();
-        self.nodes.iter().all(idle) && self.wire.iter().all(|it| *it == Wire::Nothing)
+        let silent = self.wire.iter().all(|it| *it == Wire::Nothing);
+        self.nodes.iter().all(idle) && silent && self.late.is_none()
     }
 
     pub fn went_wrong(&mut self, wrong: Wrong) {
