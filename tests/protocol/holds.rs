@@ -121,6 +121,27 @@ fn two_nodes_keep_every_promise_when_an_operator_orders_a_probe() {
         ..BOUNDS
     };
     all_holds("two nodes, ordered probe", rules, bounds);
+    let bounds = Bounds {
+        orders: 2,
+        ..bounds
+    };
+    all_holds("two nodes, two ordered probes", rules, bounds);
+    let bounds = Bounds {
+        faults: 2,
+        orders: 0,
+        ..bounds
+    };
+    all_holds("two nodes, nobody doubted for a slow store", rules, bounds);
+    let bounds = Bounds {
+        faults: 0,
+        orders: 1,
+        ..bounds
+    };
+    all_holds(
+        "two nodes, grace, handed over again",
+        Rules::grace(),
+        bounds,
+    );
 }
 
 #[test]

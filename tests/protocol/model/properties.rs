@@ -3,7 +3,7 @@
 use stateright::Property;
 
 use super::Protocol;
-use super::rules::Issuer;
+use super::rules::{Issuer, Over};
 use super::world::{Glimpse, Phase, Standing, World, Worth, Wrong};
 
 /// The properties of a variant with its bounds: what its bounds leave out need not be seen.
@@ -123,11 +123,12 @@ fn always() -> Vec<Property<Protocol>> {
         Property::always("at_rest_the_stored_grant_is_live", |_, world: &World| {
             !world.at_rest() || stored_grant_is_live(world)
         }),
-        // Something was lost, or the store was away for longer than an attempt takes to be over.
-        Property::always("a_doubt_has_a_cause", |_, world: &World| {
+        // Something was lost, or the store was away for longer than others wait for an attempt to be over.
+        Property::always("a_doubt_has_a_cause", |protocol, world: &World| {
             let doubted = matches!(world.row.standing, Standing::Uncertain | Standing::Ended);
             let lost = world.used.losses + world.used.crashes + world.used.orders > 0;
-            !world.at_rest() || !doubted || lost || world.used.faults > 1
+            let others = protocol.bounds.nodes > 1 && protocol.rules.over == Over::Exchange;
+            !world.at_rest() || !doubted || lost || others && world.used.faults > 1
         }),
     ]
 }
