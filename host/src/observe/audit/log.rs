@@ -241,11 +241,13 @@ impl Log {
             sink.append(b"\n")?;
             spot.bytes += 1;
         }
-        if let Some(Torn { bytes, hash }) = &walked.torn {
+        if let Some(torn) = &walked.torn {
+            let Torn { bytes, hash, .. } = torn;
             let record = Record::new(self.clock.now(), RECOVERED).number("torn_bytes", *bytes);
             let record = record.text("torn_sha256", &hash.to_string());
             let (line, head) = record.seal(&spot.head);
-            sink.append(format!("\n{line}").as_bytes())?;
+            let newline = if torn.terminated { "" } else { "\n" };
+            sink.append(format!("{newline}{line}").as_bytes())?;
             spot.head = head;
             spot.bytes += bytes + 1 + line.len() as u64;
             spot.entries += 1;

@@ -200,7 +200,8 @@ fn once(paths: &Paths, expect: &[Hash]) -> Result<Verified, VerifyError> {
             return wrong(Some(1), How::FoundBroken, &what, &tally);
         }
         let last = at + 1 == count;
-        if !last && !(walked.closed && walked.terminated) {
+        let whole = walked.closed && walked.terminated;
+        if !last && !whole {
             let detail = "it does not end with the entry that closes it, and another file follows";
             return wrong(None, How::CutOff, detail, &tally);
         }
@@ -216,14 +217,14 @@ fn once(paths: &Paths, expect: &[Hash]) -> Result<Verified, VerifyError> {
         }
         head = Some(walked.head);
     }
-    let verified = tally.verified(count as u64);
-    verified.map_err(|(hash, tally)| {
+    if let Some(hash) = tally.missing() {
         let detail = format!(
             "no entry has the hash {hash}: the end was cut off before it, or the log was written anew, or it left with an \
              older file"
         );
-        broken(paths.active(), None, How::CutOff, detail, &tally)
-    })
+        return Err(broken(paths.active(), None, How::CutOff, detail, &tally));
+    }
+    Ok(tally.verified(count as u64))
 }
 
 /// Every file of a log in order, and the number that the oldest should have.
@@ -317,11 +318,13 @@ impl Tally {
         }
     }
 
-    /// What holds, or the head that was expected and is not there.
-    fn verified(self, files: u64) -> Result<Verified, (Hash, Self)> {
-        if let Some((hash, _)) = self.expected.iter().find(|(_, found)| found.is_none()) {
-            return Err((*hash, self));
-        }
+    /// A head that was expected and is not there.
+    fn missing(&self) -> Option<Hash> {
+        let missing = self.expected.iter().find(|(_, found)| found.is_none());
+        missing.map(|(hash, _)| *hash)
+    }
+
+    fn verified(self, files: u64) -> Verified {
         let nowhere = Moment {
             seq: 0,
             at: UnixTime::default(),
@@ -331,7 +334,7 @@ impl Tally {
             hash: *hash,
             entries_after: last.seq.saturating_sub(found.unwrap_or_default()),
         });
-        Ok(Verified {
+        Verified {
             files,
             entries: self.entries,
             first: self.first.unwrap_or(nowhere),
@@ -347,7 +350,7 @@ impl Tally {
             lost: self.lost,
             suppressed: self.suppressed,
             expected: expected.collect(),
-        })
+        }
     }
 }
 

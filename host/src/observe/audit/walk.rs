@@ -4,12 +4,12 @@
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
+use aws_lc_rs::digest;
+
 use super::entry::{Entry, FILE_BEGUN, FILE_CLOSED, Hash, Head, RECOVERED, Unreadable};
 
 /// The longest line that is read. An entry with the longest words, all of it escaped, has a quarter of that.
 pub(super) const LINE_MAX_BYTES: u64 = 1 << 20;
-/// How many lines in a row may be unfinished: a crash leaves one, a crash while that is told of another.
-const UNFINISHED_MAX: u64 = 3;
 
 /// Where a chain goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub(super) struct Torn {
     pub(super) bytes: u64,
     /// The hash of them.
     pub(super) hash: Hash,
+    /// Whether a newline follows them.
+    pub(super) terminated: bool,
 }
 
 /// Where the walk begins.
@@ -85,11 +87,17 @@ struct Walk<'e> {
     line: u64,
     closed: bool,
     entries: u64,
-    /// Unfinished lines in a row, joined by newlines; how many they are, and the line of the first.
-    torn: Vec<u8>,
-    torn_lines: u64,
-    torn_from: u64,
+    /// Unfinished lines in a row. A crash leaves one; a disk that is full and now and then has a little room leaves many.
+    torn: Option<Unfinished>,
     each: &'e mut dyn FnMut(&Entry),
+}
+
+/// Unfinished lines, joined by newlines.
+struct Unfinished {
+    /// The line of the first.
+    line: u64,
+    bytes: u64,
+    digest: digest::Context,
 }
 
 /// Walks through a file; `each` sees every entry that fits.
@@ -111,9 +119,7 @@ pub(super) fn walk(
         line: 0,
         closed: false,
         entries: 0,
-        torn: Vec::new(),
-        torn_lines: 0,
-        torn_from: 0,
+        torn: None,
         each,
     };
     let (mut bytes, mut read, mut terminated) = (0, 0, true);
@@ -148,10 +154,7 @@ pub(super) fn walk(
     if let Err(wrong) = wrong {
         return Ok(Err((wrong, head)));
     }
-    let torn = (walk.torn_lines > 0).then(|| Torn {
-        bytes: walk.torn.len() as u64,
-        hash: Hash::of(&walk.torn),
-    });
+    let torn = walk.torn.map(|torn| torn.end(terminated));
     Ok(Ok(Walked {
         head: head.unwrap_or(Head::START),
         closed: walk.closed,
@@ -167,14 +170,15 @@ pub(super) fn walk(
 
 impl Walk<'_> {
     fn entry(&mut self, entry: &Entry, rest: &mut impl BufRead) -> Result<(), Wrong> {
-        if self.torn_lines > 0 {
+        if let Some(unfinished) = self.torn.take() {
+            let line = unfinished.line;
+            let torn = unfinished.end(true);
             let told = entry.event == RECOVERED
-                && entry.torn_bytes == Some(self.torn.len() as u64)
-                && entry.torn_sha256 == Some(Hash::of(&self.torn));
+                && entry.torn_bytes == Some(torn.bytes)
+                && entry.torn_sha256 == Some(torn.hash);
             if !told {
-                return Err(self.torn_wrong());
+                return Err(not_an_entry(line));
             }
-            (self.torn, self.torn_lines) = (Vec::new(), 0);
         }
         self.place(entry)?;
         if let Some(head) = self.head {
@@ -241,39 +245,37 @@ impl Walk<'_> {
     }
 
     fn unfinished(&mut self, line: &[u8]) -> Result<(), Wrong> {
-        match self.torn_lines {
-            0 => self.torn_from = self.line,
-            _ => self.torn.push(b'\n'),
+        if self.closed {
+            return Err(not_an_entry(self.line));
         }
-        self.torn.extend_from_slice(line);
-        self.torn_lines += 1;
-        if self.torn_lines > UNFINISHED_MAX || self.closed {
-            return Err(self.torn_wrong());
+        match &mut self.torn {
+            Some(torn) => torn.add(b"\n"),
+            None => self.torn = Some(Unfinished::new(self.line)),
+        }
+        if let Some(torn) = &mut self.torn {
+            torn.add(line);
         }
         Ok(())
     }
 
-    /// A write that was cut short has no newline; anything else that is unfinished at the end was made so.
+    /// A write that was cut short has no newline; anything else that is unfinished at the end was made so. Only who has
+    /// just written there knows better: of a newline and an entry, a full disk may have taken the newline.
     fn end(&self, terminated: bool) -> Result<(), Wrong> {
-        if self.torn_lines > 0 && terminated {
-            return Err(self.torn_wrong());
+        if matches!(self.from, From::Middle(_)) {
+            return Ok(());
         }
-        if self.entries == 0 && self.torn_lines == 0 && matches!(self.from, From::Start(..)) {
+        if self.entries == 0 {
+            let detail =
+                "it has no entry: Keyfob gives a file its name when its first entry is in it";
             return Err(Wrong {
                 line: None,
                 how: How::CutOff,
-                detail: "it is empty: Keyfob gives a file its name when its first entry is in it"
-                    .to_owned(),
+                detail: detail.to_owned(),
             });
         }
-        Ok(())
-    }
-
-    fn torn_wrong(&self) -> Wrong {
-        Wrong {
-            line: Some(self.torn_from),
-            how: How::NotAnEntry,
-            detail: "this is no entry, and no entry after it tells why".to_owned(),
+        match &self.torn {
+            Some(torn) if terminated => Err(not_an_entry(torn.line)),
+            _ => Ok(()),
         }
     }
 
@@ -283,6 +285,14 @@ impl Walk<'_> {
             how,
             detail: detail.into(),
         }
+    }
+}
+
+fn not_an_entry(line: u64) -> Wrong {
+    Wrong {
+        line: Some(line),
+        how: How::NotAnEntry,
+        detail: "this is no entry, and no entry after it tells why".to_owned(),
     }
 }
 
@@ -298,6 +308,31 @@ fn is_ahead(rest: &mut impl BufRead, seq: u64) -> bool {
                 }
             }
             Ok(0) | Err(_) => return false,
+        }
+    }
+}
+
+// === impl Unfinished ===
+
+impl Unfinished {
+    fn new(line: u64) -> Self {
+        Self {
+            line,
+            bytes: 0,
+            digest: digest::Context::new(&digest::SHA256),
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.digest.update(bytes);
+    }
+
+    fn end(self, terminated: bool) -> Torn {
+        Torn {
+            bytes: self.bytes,
+            terminated,
+            hash: Hash::from_digest(&self.digest.finish()),
         }
     }
 }

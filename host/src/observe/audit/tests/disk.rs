@@ -239,3 +239,35 @@ fn a_crash_in_the_entry_that_closes_a_file_leaves_a_log_that_goes_on() {
         assert_eq!(verified.entries, verified.last.seq, "{end}");
     }
 }
+
+#[test]
+fn a_full_disk_that_has_a_little_room_now_and_then_is_no_tampering() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, left) = filling(settings(dir.path(), 1 << 20));
+    written(&mut log, 0..1);
+    log.add([record(1)]);
+    for room in [40, 9, 1, 2, 70, 3, 1, 1, 30, 5] {
+        left.store(room, Ordering::SeqCst);
+        assert!(log.write().is_err());
+    }
+    left.store(ROOM, Ordering::SeqCst);
+    log.write().unwrap();
+    assert_eq!(occurrences(&dir, 2), [1; 2]);
+    let verified = assert_sound(&dir);
+    assert_eq!((verified.files, verified.recovered), (1, 1));
+}
+
+#[test]
+fn a_file_without_its_first_entry_is_set_aside() {
+    let (base, _) = grown();
+    let first = fs::read_to_string(active(&base)).unwrap();
+    let first = first.lines().next().unwrap();
+    for end in [1, 40, first.len() - 1] {
+        fs::write(active(&base), &first[..end]).unwrap();
+        let mut log = opened(settings(base.path(), SMALL));
+        written(&mut log, 30..31);
+        assert_eq!(log.news()[0].0, "audit_broken");
+        drop(log);
+        assert_eq!(assert_broken(&base).how, How::CutOff);
+    }
+}
