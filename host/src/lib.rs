@@ -76,7 +76,7 @@
 //! | [`wasm`] | the sandbox |
 //! | [`upstream`] | the only way out |
 //! | [`store`] | durable records of credentials, gated by version |
-//! | [`observe`] | events become log lines, metrics and timelines |
+//! | [`observe`] | events become log lines, metrics, timelines and the audit log |
 //! | [`keys`], [`model`] | signing keys; and every decision, pure: no waiting, no files, no sockets, no clock |
 //!
 //! # The life of a token request
@@ -138,6 +138,8 @@
 //! | counters and gauges | `observe::Metrics` | their own atomics and locks; `rendering`: `Mutex`, `source`: `OnceLock` | every event; a scrape | no |
 //! | label values seen | `observe::labels` `seen` | `RwLock` | the first event with a value | no |
 //! | timelines | `observe::Timeline` `pages` | `Mutex` | every event about a key | no |
+//! | what waits for the audit log | `observe::audit::Queue` `state` | `Mutex`, `Condvar`; not held while anything is written | audited events, the one thread that writes | no |
+//! | who hears of the audit log; whether its thread has ended | `observe::audit` `Tell`, `Audit` `ended` | `RwLock`; `Mutex`, `Condvar` | start; the thread | no |
 //! | instances that exist, compilers that run | `wasm::Runtime` `slots`, `compilers` | `Semaphore`s | every call into a plugin; every load | yes: queues |
 //! | instances of one plugin | `wasm` `turns` | `Semaphore`, one a plugin | every call into it | yes: a queue |
 //! | guests running; the engine's epoch | `wasm::ticker` | atomics | every call; the epoch thread | no |

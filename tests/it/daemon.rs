@@ -10,6 +10,7 @@ use keyfob_tests::oidc::random_secret;
 use keyfob_tests::pki::Pki;
 use serde_json::{Value, json};
 
+mod audit;
 mod lifecycle;
 mod planes;
 mod secrecy;

@@ -105,6 +105,7 @@ fn no_event_can_forge_a_line() {
         provider: forged.to_owned(),
         revision: 1,
         digest: forged.to_owned(),
+        rollback: false,
         refused: Some(forged.to_owned()),
         by: forged.to_owned(),
     };

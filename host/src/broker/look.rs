@@ -1,5 +1,6 @@
 //! What operators see: providers, readiness, the timeline of a key, metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Broker;
@@ -7,6 +8,7 @@ use super::setup::required_key;
 use super::status::{CredentialStatus, Explanation, ProviderStatus, Readiness};
 use crate::cache::Slot;
 use crate::core::lock;
+use crate::model::event::Observer;
 use crate::model::key::{ProviderName, TokenKey};
 use crate::model::time::UnixTime;
 use crate::snapshot::Provider;
@@ -140,6 +142,11 @@ impl Broker {
             credential: stored.ok().map(|stored| CredentialStatus::of(&stored)),
             timeline,
         })
+    }
+
+    /// Takes what the process around the broker has to tell: into log, metrics and whatever else listens to it.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        self.0.observer.clone()
     }
 
     /// Prometheus text.

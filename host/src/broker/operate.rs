@@ -82,7 +82,7 @@ impl Broker {
         let (broker, name, by) = (self.clone(), name.to_owned(), by.to_owned());
         self.finish(async move {
             let result = broker.try_swap_provider(&name, component).await;
-            broker.swapped(&name, &result, &by);
+            broker.swapped(&name, false, &result, &by);
             result
         })
         .await
@@ -122,7 +122,7 @@ impl Broker {
         let (broker, name, by) = (self.clone(), name.to_owned(), by.to_owned());
         self.finish(async move {
             let result = broker.try_rollback_provider(&name).await;
-            broker.swapped(&name, &result, &by);
+            broker.swapped(&name, true, &result, &by);
             result
         })
         .await
@@ -179,7 +179,7 @@ impl Broker {
             )),
             Err(fault) => Err(refused_load(&fault)),
         };
-        self.swapped("policy", &result, by);
+        self.swapped("policy", false, &result, by);
         result
     }
 
@@ -212,7 +212,7 @@ impl Broker {
                 Ok(put_policy(core, next).await)
             }
         };
-        self.swapped("policy", &result, by);
+        self.swapped("policy", true, &result, by);
         result
     }
 
@@ -225,7 +225,7 @@ impl Broker {
         done.unwrap_or_else(|_| Err(SwapError::new("host", "the process is ending")))
     }
 
-    fn swapped(&self, what: &str, result: &Result<Swapped, SwapError>, by: &str) {
+    fn swapped(&self, what: &str, rollback: bool, result: &Result<Swapped, SwapError>, by: &str) {
         let (revision, digest, refused) = match result {
             Ok(swapped) => (swapped.revision, swapped.digest.clone(), None),
             Err(error) => (
@@ -238,6 +238,7 @@ impl Broker {
             provider: what.to_owned(),
             revision,
             digest,
+            rollback,
             refused,
             by: by.to_owned(),
         });

@@ -2,6 +2,7 @@
 
 mod orders;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use orders::{Orders, Signals, until_end};
 
 use super::authn::Directory;
-use super::config::{self, Config, Mistake, StoreSettings};
+use super::config::{self, AuditSettings, Config, Mistake, StoreSettings};
 use super::environment::{self, Environment};
 use super::logging;
 use super::server::{self, Connections, Front, Listener, Live, Plane};
@@ -18,6 +19,7 @@ use crate::model::event::{Event, Observer};
 use crate::model::secret::Secret;
 use crate::model::time::SystemClock;
 use crate::observe::Lines;
+use crate::observe::audit::{self, Audit};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 
@@ -37,6 +39,18 @@ pub enum ServeError {
     Mistakes(Vec<Mistake>),
     /// The machine said no: an address in use, a signal that cannot be heard.
     Failed(String),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(message) => f.write_str(message),
+            Self::Mistakes(mistakes) => {
+                let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+                f.write_str(&all.join("\n"))
+            }
+        }
+    }
 }
 
 /// A configuration with everything that the daemon itself needs of it.
@@ -79,13 +93,20 @@ pub fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistak
     })
 }
 
-/// Builds the broker of a configuration.
+/// Builds the broker of a configuration, which tells `audit` of its events.
 ///
 /// # Errors
 ///
 /// Every mistake at once, at the line of its provider.
-pub async fn build(config: &Config, environment: &Environment) -> Result<Broker, Vec<Mistake>> {
+pub async fn build(
+    config: &Config,
+    environment: &Environment,
+    audit: Option<Arc<Audit>>,
+) -> Result<Broker, Vec<Mistake>> {
     let mut builder = builder(config, environment);
+    if let Some(audit) = audit {
+        builder = builder.observer(audit);
+    }
     if let Some(settings) = &config.store {
         builder = builder.store(open_store(config, settings, environment).await?);
     }
@@ -180,23 +201,71 @@ pub async fn serve(file: &Path, environment: &Environment) -> Result<(), ServeEr
     served
 }
 
+/// Serves, and has the audit log say how that began and ended.
 async fn run(loaded: Loaded, file: &Path, environment: &Environment) -> Result<(), ServeError> {
+    // Before anything else: a signal during the start is an order too.
+    let signals = Signals::new().map_err(|error| ServeError::Failed(error.to_string()))?;
+    let audit = match &loaded.config.audit {
+        Some(settings) => Some(
+            open_audit(&loaded.config, settings)
+                .await
+                .map_err(ServeError::Mistakes)?,
+        ),
+        None => None,
+    };
+    let served = run_audited(loaded, file, environment, signals, audit.clone()).await;
+    if let Some(audit) = audit {
+        let reason = match &served {
+            Ok(()) => "told to end".to_owned(),
+            Err(error) => format!("could not serve: {error}"),
+        };
+        // Waits for the disk, within a bound.
+        let _ = tokio::task::spawn_blocking(move || audit.close(&reason)).await;
+    }
+    served
+}
+
+/// Opens the audit log, aside: it reads, and waits for the disk.
+async fn open_audit(config: &Config, settings: &AuditSettings) -> Result<Arc<Audit>, Vec<Mistake>> {
+    let log = settings.log.clone();
+    let run = audit::Run {
+        version: env!("CARGO_PKG_VERSION"),
+        config: config.file.clone(),
+    };
+    let open = move || Audit::open(log, &run, Arc::new(SystemClock), Arc::new(Lines));
+    let (what, fix) = match tokio::task::spawn_blocking(open).await {
+        Ok(Ok(audit)) => return Ok(Arc::new(audit)),
+        Ok(Err(error)) => (format!("[audit] {error}"), "see docs/audit.md"),
+        Err(_) => ("[audit] the process is ending".to_owned(), "start again"),
+    };
+    Err(vec![config.mistake_at(settings.line, what, fix)])
+}
+
+async fn run_audited(
+    loaded: Loaded,
+    file: &Path,
+    environment: &Environment,
+    mut signals: Signals,
+    audit: Option<Arc<Audit>>,
+) -> Result<(), ServeError> {
     let Loaded {
         config,
         live,
         warnings,
     } = loaded;
-    let observer: Arc<dyn Observer> = Arc::new(Lines);
+    let has_operators = config.has_operators();
+    let broker = build(&config, environment, audit.clone())
+        .await
+        .map_err(ServeError::Mistakes)?;
+    // What the daemon itself has to tell goes where the broker's events go: log, metrics, audit log.
+    let observer = broker.observer();
+    if let Some(audit) = audit {
+        audit.tell(observer.clone());
+    }
     let notice = |code, detail: String| observer.observe(&Event::Notice { code, detail });
     for warning in warnings {
         notice("config_warning", warning.to_string());
     }
-    // Before anything listens: a signal during the start is an order too.
-    let mut signals = Signals::new().map_err(|error| ServeError::Failed(error.to_string()))?;
-    let has_operators = config.has_operators();
-    let broker = build(&config, environment)
-        .await
-        .map_err(ServeError::Mistakes)?;
     let front = Front::new(
         broker.clone(),
         Arc::new(SystemClock),
@@ -332,7 +401,7 @@ async fn reload(
 }
 
 /// What of a configuration is looked at when the process starts, and whether it changed since.
-fn kept_until_restart(started: &Config, now: &Config) -> [(bool, &'static str); 3] {
+fn kept_until_restart(started: &Config, now: &Config) -> [(bool, &'static str); 4] {
     let addresses = |config: &Config| {
         let server = &config.server;
         (server.listen.clone(), server.admin_listen.clone())
@@ -341,10 +410,12 @@ fn kept_until_restart(started: &Config, now: &Config) -> [(bool, &'static str); 
         let store = config.store.clone();
         store.map(|store| (store.path, store.sealing_key))
     };
+    let audit = |config: &Config| config.audit.as_ref().map(|audit| audit.log.clone());
     [
         (addresses(started) != addresses(now), "another address"),
         (store(started) != store(now), "[store]"),
         (started.log != now.log, "[log]"),
+        (audit(started) != audit(now), "[audit]"),
     ]
 }
 
@@ -404,6 +475,10 @@ mod tests {
         assert_eq!(changed(STORE, &format!("\n\n{STORE}")), [""; 0]);
         let elsewhere = "[server]\nlisten = \"127.0.0.1:1\"\n[log]\nformat = \"json\"\n";
         assert_eq!(changed("", elsewhere), ["another address", "[log]"]);
+        const AUDIT: &str = "[audit]\npath = \"/a\"\n";
+        assert_eq!(changed(AUDIT, ""), ["[audit]"]);
+        assert_eq!(changed(AUDIT, &format!("{AUDIT}keep = 2")), ["[audit]"]);
+        assert_eq!(changed(AUDIT, &format!("\n{AUDIT}")), [""; 0]);
     }
 
     fn read(text: &str) -> Config {

@@ -114,6 +114,8 @@ pub enum Event {
         revision: u64,
         /// Digest of the plugin.
         digest: String,
+        /// Whether the order was to go back to the one before.
+        rollback: bool,
         /// What was wrong, where it was refused.
         refused: Option<String>,
         /// Which operator did it.

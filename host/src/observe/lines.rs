@@ -7,7 +7,15 @@ use crate::model::event::{Event, Observer, RefreshOutcome};
 use crate::model::key::{CredentialKey, TokenKey};
 
 /// Notices that say that all goes as it should: nobody has to act on them.
-const ROUTINE: [&str; 3] = ["listening", "draining", "stopped"];
+const ROUTINE: [&str; 7] = [
+    "listening",
+    "draining",
+    "stopped",
+    "audit_opened",
+    "audit_rotated",
+    "audit_resumed",
+    "audit_closed",
+];
 
 /// Writes events as `tracing` lines.
 ///
@@ -181,16 +189,17 @@ impl Observer for Lines {
                 provider,
                 revision,
                 digest,
+                rollback,
                 refused,
                 by,
             } => {
                 let (provider, digest, by) = (provider.as_str(), digest.as_str(), by.as_str());
                 match refused.as_deref() {
                     None => {
-                        info!(target: "keyfob::snapshot", provider, revision, digest, by, "plugin swapped")
+                        info!(target: "keyfob::snapshot", provider, revision, digest, rollback, by, "plugin swapped")
                     }
                     Some(why) => {
-                        warn!(target: "keyfob::snapshot", provider, revision, digest, by, why, "plugin refused");
+                        warn!(target: "keyfob::snapshot", provider, revision, digest, rollback, by, why, "plugin refused");
                     }
                 }
             }

@@ -3,6 +3,8 @@
 //! Nothing here decides anything, and nothing here knows a secret: [`Event`] cannot hold one. Formats, filters and
 //! exporters of log lines are the daemon's.
 
+pub mod audit;
+
 mod labels;
 mod lines;
 mod metrics;

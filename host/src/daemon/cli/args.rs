@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::exit;
+use crate::observe::audit::Hash;
 
 /// Owns the lifecycle of OAuth access tokens so that no other service has to.
 #[derive(Parser)]
@@ -49,6 +50,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PluginCommand,
     },
+    /// Work with the audit log.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.
@@ -66,6 +72,12 @@ pub(super) enum PluginCommand {
     Swap(PluginSwapArgs),
     /// Go back to the plugin before.
     Rollback(PluginRollbackArgs),
+}
+
+#[derive(Subcommand)]
+pub(super) enum AuditCommand {
+    /// Check that no entry was changed, removed, reordered or brought in; exit code 9 if one was.
+    Verify(AuditVerifyArgs),
 }
 
 /// How to reach the data plane.
@@ -165,6 +177,19 @@ pub(super) struct RevokeArgs {
     pub(super) tenant: String,
     #[command(flatten)]
     pub(super) admin: AdminArgs,
+}
+
+#[derive(Args)]
+pub(super) struct AuditVerifyArgs {
+    /// The log, or one closed file of it [default: `path` of [audit] in the configuration].
+    pub(super) file: Option<PathBuf>,
+    /// A head that was noted elsewhere and must be in the log; once for each.
+    #[arg(long, value_name = "HASH", value_parser = hash)]
+    pub(super) expect: Vec<Hash>,
+}
+
+fn hash(text: &str) -> Result<Hash, &'static str> {
+    Hash::parse(text).ok_or("a hash is 64 of 0-9 and a-f, as a notice of the log tells it")
 }
 
 #[derive(Args)]

@@ -28,6 +28,8 @@ pub enum Exit {
     Unavailable = 7,
     /// The plugin, its settings or the grant was refused.
     Refused = 8,
+    /// The audit log does not hold together.
+    Broken = 9,
 }
 
 /// The codes, as `--help` shows them.
@@ -41,7 +43,8 @@ Exit codes:
   5  not known, or not allowed
   6  a human must authorize again
   7  not now; later may succeed
-  8  the plugin, its settings or the grant was refused";
+  8  the plugin, its settings or the grant was refused
+  9  the audit log does not hold together";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -152,7 +155,7 @@ mod tests {
 
     #[test]
     fn help_names_every_code() {
-        for code in 0..=Exit::Refused as u8 {
+        for code in 0..=Exit::Broken as u8 {
             assert!(HELP.contains(&format!("\n  {code}  ")), "{code}");
         }
     }

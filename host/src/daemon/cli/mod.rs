@@ -3,6 +3,7 @@
 //! Secrets never stand on it: arguments are everybody's to read. Keys come from variables and files.
 
 mod args;
+mod audit;
 mod client;
 mod exit;
 mod local;
@@ -12,7 +13,7 @@ mod story;
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{Arguments, Command, PluginCommand};
+use self::args::{Arguments, AuditCommand, Command, PluginCommand};
 pub use self::exit::Exit;
 use self::exit::Failure;
 use self::output::Output;
@@ -82,6 +83,9 @@ async fn run(
                 remote::plugin_rollback(back, output, environment).await
             }
         },
+        Command::Audit {
+            command: AuditCommand::Verify(verify),
+        } => audit::verify(&verify, config, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "keyfob", &mut script);

@@ -20,8 +20,8 @@ use toml::de::DeTable;
 pub use self::callers::{AdminIdentity, CallerIdentity, KeyAt, Role};
 pub use self::mistake::Mistake;
 pub use self::server::{
-    DEFAULT_ADMIN_LISTEN, DEFAULT_LISTEN, Listen, LogFormat, LogSettings, ServerSettings,
-    ServerTls, StoreSettings,
+    AuditSettings, DEFAULT_ADMIN_LISTEN, DEFAULT_LISTEN, Listen, LogFormat, LogSettings,
+    ServerSettings, ServerTls, StoreSettings,
 };
 use self::walk::{Section, Walk};
 use crate::broker::{BrokerSettings, SetupMistake};
@@ -38,6 +38,8 @@ pub struct Config {
     pub server: ServerSettings,
     /// The `[log]` table.
     pub log: LogSettings,
+    /// The `[audit]` table; none keeps no audit log.
+    pub audit: Option<AuditSettings>,
     /// The `[store]` table; none keeps everything in memory.
     pub store: Option<StoreSettings>,
     /// What the broker is told.
@@ -115,6 +117,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
 fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
     let server = server::server(root.section("server"));
     let log = server::log(root.section("log"));
+    let audit = server::audit(root.section("audit"));
     let store = server::store(root.section("store"));
     let mut lines = BTreeMap::new();
     let table = root.section("providers");
@@ -152,6 +155,7 @@ fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
         file: walk.file().to_owned(),
         server,
         log,
+        audit,
         store,
         broker: BrokerSettings {
             providers,

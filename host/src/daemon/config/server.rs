@@ -1,11 +1,14 @@
-//! `[server]`, `[log]` and `[store]`: where the daemon listens, what it tells, what it keeps.
+//! `[server]`, `[log]`, `[audit]` and `[store]`: where the daemon listens, what it tells, what it keeps.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::callers::KeyAt;
 use super::walk::{Item, Section};
+use crate::observe::audit;
 use crate::settings::SecretSource;
 
 /// Where the data plane listens when nothing is said.
@@ -57,6 +60,15 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Where spans go: the base URL of an OTLP collector that takes http/protobuf.
     pub otlp: Option<String>,
+}
+
+/// The `[audit]` table.
+#[derive(Clone, Debug)]
+pub struct AuditSettings {
+    /// What it says.
+    pub log: audit::Settings,
+    /// Where it is written in the configuration.
+    pub line: usize,
 }
 
 /// The `[store]` table: the embedded store.
@@ -207,6 +219,46 @@ pub(super) fn log(section: Option<Section<'_>>) -> LogSettings {
     });
     section.finish();
     LogSettings { format, otlp }
+}
+
+/// Where the audit log is kept; none is nowhere.
+pub(super) fn audit(section: Option<Section<'_>>) -> Option<AuditSettings> {
+    /// Weeks of an ordinary daemon, and read in a moment.
+    const MAX_BYTES: u64 = 64 << 20;
+    /// Every entry fits, even with the longest words; and the largest file is still read whole at a start.
+    const MAX_BYTES_RANGE: RangeInclusive<i64> = 1 << 20..=1 << 30;
+    /// With the default size, 512 MiB and the file that is written to.
+    const KEEP: usize = 8;
+    /// A folder of more is nobody's to look through.
+    const KEEP_RANGE: RangeInclusive<i64> = 1..=10_000;
+    let section = section?;
+    let line = section.line();
+    let path = section
+        .require("path", "\"audit.log\"")
+        .and_then(|path| path.path());
+    if let Some(path) = &path
+        && path.file_name().and_then(OsStr::to_str).is_none()
+    {
+        section.mistake("has a `path` that names no file", "write \"audit.log\"");
+    }
+    let max_bytes = section
+        .take("max_bytes")
+        .and_then(|item| item.integer(MAX_BYTES_RANGE))
+        .and_then(|bytes| bytes.try_into().ok())
+        .unwrap_or(MAX_BYTES);
+    let keep = section
+        .take("keep")
+        .and_then(|item| item.integer(KEEP_RANGE))
+        .and_then(|files| files.try_into().ok())
+        .unwrap_or(KEEP);
+    section.finish();
+    let path = path?;
+    let log = audit::Settings {
+        path,
+        max_bytes,
+        keep,
+    };
+    Some(AuditSettings { log, line })
 }
 
 /// Where credentials are kept; none is memory.

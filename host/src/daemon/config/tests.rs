@@ -54,6 +54,10 @@ plugins_dir = "plugins"
 format = "json"
 otlp = "http://127.0.0.1:4318"
 
+[audit]
+path = "audit.log"
+keep = 3
+
 [providers.acme]
 plugin = "builtin:oauth2"
 allow = ["https://login.acme.example/oauth2/token"]
@@ -111,6 +115,10 @@ fn a_full_file_becomes_typed_settings() {
     assert_eq!(tls.cert, Path::new("/etc/keyfob/tls/cert.pem"));
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/ca.pem")));
     assert_eq!(config.log.format, LogFormat::Json);
+
+    let audit = config.audit.unwrap().log;
+    assert_eq!(audit.path, Path::new("/etc/keyfob/audit.log"));
+    assert_eq!((audit.max_bytes, audit.keep), (64 << 20, 3));
 
     let acme = &config.broker.providers[0];
     assert_eq!(acme.name.as_str(), "acme");
@@ -270,6 +278,12 @@ fn each_mistake_names_its_line_and_its_fix() {
         ("[server]\nadmin_key = { env = \"A\", file = \"b\" }", 2, &["in one way"]),
         ("[server]\nadmin_key = { env = \"\" }", 2, &["name of a variable"]),
         ("[log]\notlp = \"4317\"", 2, &["no URL", "4318"]),
+        ("[audit]", 1, &["[audit] has no `path`", "audit.log"]),
+        ("[audit]\npath = \"\"", 2, &["is empty"]),
+        ("[audit]\npath = \"..\"", 1, &["names no file"]),
+        ("[audit]\npath = \"a\"\nmax_bytes = 1000", 3, &["must be from 1048576 to 1073741824"]),
+        ("[audit]\npath = \"a\"\nkeep = 0", 3, &["must be from 1"]),
+        ("[audit]\npath = \"a\"\nkep = 1", 3, &["did you mean `keep`?"]),
         ("[store]\nkind = \"embedded\"", 1, &["has no `path`", "keyfob.redb"]),
         ("[store]\nkind = \"redis\"", 2, &["this build does not have", "embedded"]),
         ("[store]\npath = \"x\"", 1, &["has no `kind`"]),
@@ -394,6 +408,7 @@ fn the_reference_names_every_key() {
     let tables = [
         "server",
         "log",
+        "audit",
         "providers.x",
         "providers.x.refresh",
         "policy",
@@ -413,5 +428,5 @@ fn the_reference_names_every_key() {
             documented += 1;
         }
     }
-    assert_eq!(documented, 38, "a new key needs a line here too");
+    assert_eq!(documented, 41, "a new key needs a line here too");
 }
