@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableError, Value};
+use redb::{ReadTransaction, ReadableTable, Table, TableError, Value};
 
 use super::tables::{
     self, ABOUT, CHANGES, CREDENTIALS, DATA_KEYS, Fault, REVOCATIONS, data_key, open_credential,
