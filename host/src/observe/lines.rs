@@ -7,7 +7,7 @@ use crate::model::event::{Event, Observer, RefreshOutcome};
 use crate::model::key::{CredentialKey, TokenKey};
 
 /// Notices that say that all goes as it should: nobody has to act on them.
-const ROUTINE: [&str; 3] = ["listening", "draining", "stopped"];
+const ROUTINE: [&str; 4] = ["listening", "draining", "stopped", "store_verified"];
 
 /// Writes events as `tracing` lines.
 ///
@@ -161,6 +161,7 @@ impl Observer for Lines {
             }
             Event::CredentialChanged {
                 key,
+                was: _,
                 state,
                 version,
                 by,
@@ -198,6 +199,22 @@ impl Observer for Lines {
                 None => info!(target: "keyfob::daemon", "configuration reloaded"),
                 Some(why) => warn!(target: "keyfob::daemon", why, "configuration refused"),
             },
+            Event::StoreKept {
+                what,
+                detail,
+                refused,
+                by,
+            } => {
+                let (detail, by) = (detail.as_str(), by.as_str());
+                match refused.as_deref() {
+                    None => {
+                        info!(target: "keyfob::store", what, detail, by, "order to the store done")
+                    }
+                    Some(why) => {
+                        warn!(target: "keyfob::store", what, why, by, "order to the store failed");
+                    }
+                }
+            }
             Event::KeyEvicted { key, why } => {
                 about!(debug, "keyfob::cache", key, why, "key evicted");
             }

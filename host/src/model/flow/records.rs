@@ -134,6 +134,7 @@ impl Core {
             base: self.base.clone(),
             credential: self.stored.credential.clone(),
             change,
+            was: self.was,
             tries,
         }
     }

@@ -58,6 +58,8 @@ pub struct EmbeddedStore {
     /// The file has one owner, so its leases are this process's.
     leases: Leases,
     fingerprints: Secret<[u8; 32]>,
+    /// Whether all of it was read and compared when it was opened.
+    whole: bool,
 }
 
 // === impl EmbeddedStore ===
@@ -86,7 +88,7 @@ impl EmbeddedStore {
         engine: Engine,
     ) -> Result<Self, OpenError> {
         let opened = open::open(path, sealing_key, checked_max_bytes, &engine)?;
-        let fingerprints = opened.vault.fingerprints().clone();
+        let (fingerprints, whole) = (opened.vault.fingerprints().clone(), opened.whole);
         let live = Arc::new(Live::new(path.into(), opened, engine));
         let (requests, writer) = writer::start(live.clone())
             .map_err(|error| OpenError::System(path.into(), error.to_string()))?;
@@ -98,6 +100,7 @@ impl EmbeddedStore {
             writer: Some(writer),
             leases: Leases::default(),
             fingerprints,
+            whole,
         })
     }
 
@@ -276,6 +279,7 @@ impl Store for EmbeddedStore {
 impl Drop for EmbeddedStore {
     /// Waits until what was accepted is written: afterwards the file is free for the next owner.
     fn drop(&mut self) {
+        self.live.close();
         self.requests = None;
         if let Some(writer) = self.writer.take() {
             drop(writer.join());
