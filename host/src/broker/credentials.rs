@@ -237,6 +237,10 @@ impl Broker {
             // It flies for another reason, and whoever joins it does not probe.
             let other = refresh::join(core, &slot, want(&slot)).map_err(failed)?;
             let _ = other.wait().await;
+            let stored = self.load(key).await.map_err(failed)?;
+            if !matches!(stored.credential.state, CredentialState::Uncertain { .. }) {
+                return Ok(self.standing(key, &stored));
+            }
         }
         let probe = refresh::join(core, &slot, want(&slot)).map_err(failed)?;
         // How it stands afterwards says more than how it landed.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use handle::TokenHandle;
+pub use listing::CREDENTIALS_PAGE_MAX;
 pub use operate::{builtin, inspect};
 pub use setup::Builder;
 pub use status::{

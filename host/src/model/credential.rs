@@ -191,6 +191,15 @@ impl Seen {
 // === impl CredentialState ===
 
 impl CredentialState {
+    /// Every label.
+    pub const LABELS: [&'static str; 5] = [
+        "live",
+        "suspended",
+        "uncertain",
+        "reauthorization_required",
+        "revoked",
+    ];
+
     /// Whether its grant may still bring a token without a human.
     pub fn is_usable(&self) -> bool {
         match self {

@@ -32,6 +32,7 @@ use self::tables::Fault;
 use self::writer::{Request, Work};
 use super::lease::Leases;
 pub use super::sealing::KeyId;
+use super::sealing::SealingKey;
 use super::vault::Vault;
 use super::{
     CommitFault, KeptPlugin, Lease, Owner, Page, Revocation, RowChange, Since, Store, Stored,
@@ -46,6 +47,11 @@ use crate::model::time::UnixTime;
 /// How many threads read at once. A read that misses the cache waits for the disk; more of them would not make it faster,
 /// and would take the threads that compile plugins.
 const READING_MAX: usize = 8;
+
+/// Whether a text is 32 bytes of base64, as a sealing key must be.
+pub fn is_sealing_key(text: &Secret<String>) -> bool {
+    SealingKey::parse(text).is_ok()
+}
 
 /// Keeps credentials and plugins in a file that this process owns, sealed.
 pub struct EmbeddedStore {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::{BODY_MAX_BYTES, BODY_WITHIN, Name, Names, one, unknown_provider};
@@ -68,6 +68,23 @@ pub(super) async fn credential_revoke(
     front.answer(revoke_credential(&front, two(names), request).await)
 }
 
+pub(super) async fn own_probe(
+    State(front): State<Arc<Front>>,
+    name: Name,
+    request: Request,
+) -> Response {
+    let named = one(name).map(|provider| (provider, None));
+    front.answer(probe_credential(&front, named, request).await)
+}
+
+pub(super) async fn credential_probe(
+    State(front): State<Arc<Front>>,
+    names: Names,
+    request: Request,
+) -> Response {
+    front.answer(probe_credential(&front, two(names), request).await)
+}
+
 /// A provider and perhaps a subject, from a path.
 type Named = Result<(String, Option<String>), Problem>;
 
@@ -91,6 +108,7 @@ async fn import_credential(
 ) -> Result<Response, Problem> {
     let (operator, request) = front.operator(request, Role::Operate).await?;
     let key = credential_key(named, &request)?;
+    let told = wants_telling(request.headers());
     let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
     let grant = members.text("refresh_token")?.map(Secret::new);
     members.finish()?;
@@ -101,6 +119,10 @@ async fn import_credential(
         .import_credential(key, grant, &operator.name)
         .await
     {
+        Ok(outcome) if told => {
+            let body = json!({ "durable": outcome.durable, "unchanged": outcome.unchanged });
+            Ok(uncached(Json(body).into_response()))
+        }
         Ok(outcome) if outcome.durable || outcome.unchanged => {
             Ok(StatusCode::NO_CONTENT.into_response())
         }
@@ -112,6 +134,30 @@ async fn import_credential(
         }
         Err(ImportError::Failed(error)) => Err(error.into()),
     }
+}
+
+/// Whether a client would rather read what became of its request than nothing (RFC 7240, section 4.2).
+fn wants_telling(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all("prefer").iter();
+    preferences
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .any(|preference| preference.trim() == "return=representation")
+}
+
+async fn probe_credential(
+    front: &Front,
+    named: Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (operator, request) = front.operator(request, Role::Operate).await?;
+    let key = credential_key(named, &request)?;
+    front
+        .broker
+        .provider(key.provider.as_str())
+        .ok_or_else(unknown_provider)?;
+    let status = front.broker.probe_credential(&key, &operator.name).await?;
+    Ok(uncached(Json(status).into_response()))
 }
 
 async fn revoke_credential(

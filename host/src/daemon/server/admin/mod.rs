@@ -1,7 +1,9 @@
 //! The admin plane: what operators look at, hand over, swap and roll back. Every call says first which role it takes.
 
 mod credentials;
+mod listing;
 mod providers;
+mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{Router, get, post, put};
+use axum::routing::{Router, delete, get, post, put};
 use http::header;
 
 use super::body::{Parameters, bad_member};
@@ -56,6 +58,17 @@ pub(super) fn routes() -> Router<Arc<Front>> {
         )
         .route("/admin/v1/credentials/{provider}", own)
         .route("/admin/v1/credentials/{provider}/{subject}", credential)
+        .route("/admin/v1/credentials", get(listing::list))
+        .route("/admin/v1/probe/{provider}", post(credentials::own_probe))
+        .route(
+            "/admin/v1/probe/{provider}/{subject}",
+            post(credentials::credential_probe),
+        )
+        .route("/admin/v1/store/verify", post(store::verify))
+        .route("/admin/v1/store/compact", post(store::compact))
+        .route("/admin/v1/store/backup", post(store::backup))
+        .route("/admin/v1/store/rotate-key", post(store::rotate_key))
+        .route("/admin/v1/tenants/{tenant}", delete(store::shred))
         .route("/admin/v1/explain/{provider}", get(explain))
         .route("/metrics", get(metrics))
 }
