@@ -129,7 +129,7 @@ async fn import_credential(
         Ok(_) => Ok(uncached(Json(json!({ "durable": false })).into_response())),
         Err(ImportError::UnknownProvider) => Err(unknown_provider()),
         Err(ImportError::AlreadySpent) => {
-            let detail = "this grant was used here before and replaced by a newer one";
+            let detail = "this grant was used here before and replaced by a newer one, and presenting it again would look like theft: hand over the newest, or have the user authorize again";
             Err(Problem::new(Slug::AlreadySpent, detail))
         }
         Err(ImportError::Failed(error)) => Err(error.into()),
