@@ -62,6 +62,11 @@ pub(crate) struct Core {
     pub(crate) obtained: Mutex<HashSet<ProviderName>>,
     /// The store did not answer the last time it was asked.
     pub(crate) store_away: AtomicBool,
+    /// The store was not what was written to it when it was last read whole.
+    pub(crate) store_damaged: AtomicBool,
+    /// One order to the store as a whole at a time: while one reads all of it, another that needs it alone would have every
+    /// load wait for both. Held until the order is done; taken by none that would have to wait.
+    pub(crate) tending: tokio::sync::Mutex<()>,
     /// Where flights run: the runtime that built the broker, whichever runtime or thread asks.
     runtime: tokio::runtime::Handle,
     pub(crate) tracker: TaskTracker,
@@ -130,6 +135,8 @@ impl Core {
             unsaved: Unsaved::default(),
             obtained: Mutex::default(),
             store_away: AtomicBool::new(false),
+            store_damaged: AtomicBool::new(false),
+            tending: tokio::sync::Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             tracker: TaskTracker::new(),
             quiet: CancellationToken::new(),
@@ -242,10 +249,18 @@ fn readings(core: &Core) -> Vec<ProviderReading> {
         reading.provider = name.as_str().to_owned();
         reading.flights = core.budget(provider).load().0 as u64;
         reading.credentials = census
+            .states
             .iter()
             .filter(|((of, _), _)| of == name)
             .map(|((_, state), count)| (*state, *count))
             .collect();
+        let oldest = census.oldest_grants.get(name);
+        reading.oldest_grant = oldest.map(|since| now.since(*since));
+    }
+    for key in core.unsaved.keys() {
+        if let Some(reading) = readings.get_mut(&key.provider) {
+            reading.undurable += 1;
+        }
     }
     for slot in core.cache.slots() {
         let Some(reading) = readings.get_mut(&slot.key().credential.provider) else {

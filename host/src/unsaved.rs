@@ -12,7 +12,7 @@ use crate::model::backoff;
 use crate::model::event::Event;
 use crate::model::flow::{Change, Record};
 use crate::model::freshness;
-use crate::model::key::CredentialKey;
+use crate::model::key::{CredentialKey, Tenant};
 use crate::revoke;
 use crate::store::{CommitFault, Unreachable};
 
@@ -49,6 +49,11 @@ impl Unsaved {
     /// Which credentials wait, for the last word of a process that ends.
     pub(crate) fn keys(&self) -> Vec<CredentialKey> {
         self.records().keys().cloned().collect()
+    }
+
+    /// Forgets what waits of a tenant that is gone.
+    pub(crate) fn forget(&self, tenant: &Tenant) {
+        self.records().retain(|key, _| key.tenant != *tenant);
     }
 
     /// Tries again at once.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Broker;
 use super::setup::required_key;
-use super::status::{CredentialStatus, Explanation, ProviderStatus, Readiness};
+use super::status::{Explanation, ProviderStatus, Readiness};
 use crate::cache::Slot;
 use crate::core::lock;
 use crate::model::event::Observer;
@@ -92,7 +92,9 @@ impl Broker {
         }
         Readiness {
             ready: waiting_for.is_empty() && !draining,
-            degraded: self.0.store_away.load(Ordering::Relaxed) || !self.0.unsaved.is_empty(),
+            degraded: self.0.store_away.load(Ordering::Relaxed)
+                || self.0.store_damaged.load(Ordering::Relaxed)
+                || !self.0.unsaved.is_empty(),
             waiting_for,
         }
     }
@@ -139,7 +141,9 @@ impl Broker {
                 .as_ref()
                 .and_then(|slot| slot.failure(now))
                 .map(|error| error.detail().to_owned()),
-            credential: stored.ok().map(|stored| CredentialStatus::of(&stored)),
+            credential: stored
+                .ok()
+                .map(|stored| self.standing(&key.credential, &stored)),
             timeline,
         })
     }

@@ -1,28 +1,32 @@
 //! The broker: the story of a token, a screen per verb.
 //!
 //! Here: what a caller asks (`token`, `reject`, `handle`). Beside it: how a broker is set up (`setup`), what operators do
-//! (`operate`, `credentials`) and see (`look`).
+//! (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
 
 mod assemble;
 mod credentials;
 mod handle;
+mod listing;
 mod look;
 mod operate;
 mod recover;
 mod setup;
 mod status;
 mod transport;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use handle::TokenHandle;
+pub use listing::CREDENTIALS_PAGE_MAX;
 pub use operate::{builtin, inspect};
 pub use setup::Builder;
 pub use status::{
-    BrokerSettings, CredentialStatus, Explanation, ImportError, ImportOutcome, Inspection, Issued,
-    PolicySettings, ProviderStatus, Readiness, RejectOutcome, RejectReport, RevokeOutcome,
-    SetupMistake, StartError, SwapError, Swapped,
+    BrokerSettings, CredentialFilter, CredentialPage, CredentialStatus, Explanation, ImportError,
+    ImportOutcome, Inspection, IntentStatus, Issued, KeyRotated, OrderError, PolicySettings,
+    ProviderStatus, Readiness, RejectOutcome, RejectReport, RevokeOutcome, SetupMistake, Shredded,
+    StartError, SwapError, Swapped,
 };
 
 use crate::authorize::{Denial, authorize};

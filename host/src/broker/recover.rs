@@ -94,6 +94,7 @@ async fn end(core: &Core, key: &CredentialKey, started: UnixTime) {
             if state != credential.state {
                 core.emit(&Event::CredentialChanged {
                     key: key.clone(),
+                    was: credential.state,
                     state,
                     version,
                     by: "recovery".to_owned(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::contract::{Description, Mistake, Needs};
+use crate::model::contract::{Description, Mistake, Needs, Rotation};
 use crate::model::error::Error;
-use crate::model::key::ScopeSet;
+use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant};
 use crate::model::time::UnixTime;
 use crate::model::token::AccessToken;
 use crate::settings::{CallerSettings, PluginSource, ProviderSettings};
@@ -137,6 +137,76 @@ pub struct CredentialStatus {
     pub since: u64,
     /// Its version.
     pub version: u64,
+    /// Since when its grant is what it is: when it was handed over or last rotated, unix seconds. None without a grant.
+    pub grant_since: Option<u64>,
+    /// Whether its grant is replaced by each use, as far as it was declared or seen.
+    pub rotates: Rotation,
+    /// What became of it last is not on record yet: the store did not take it, and is asked again.
+    pub undurable: bool,
+    /// The note of an attempt that may be under way, or was cut off.
+    pub intent: Option<IntentStatus>,
+}
+
+/// An attempt to spend a grant, as operators see it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct IntentStatus {
+    /// Since when, unix seconds.
+    pub since: u64,
+    /// From when on it is over, answered or not, unix seconds.
+    pub until: u64,
+}
+
+/// Which credentials are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialFilter {
+    /// Of this tenant only.
+    pub tenant: Option<Tenant>,
+    /// Of this provider only.
+    pub provider: Option<ProviderName>,
+    /// In the state of this label only.
+    pub state: Option<&'static str>,
+}
+
+/// Some of the credentials, in the store's own order.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialPage {
+    /// Those that were asked for.
+    pub credentials: Vec<(CredentialKey, CredentialStatus)>,
+    /// Where to go on; none when there are no more.
+    pub next: Option<CredentialKey>,
+    /// Records on the way that do not open.
+    pub damaged: u64,
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub enum OrderError {
+    /// It cannot be done as things stand; the words say what would change that.
+    Inapplicable(String),
+    /// Another order is under way; later.
+    Busy,
+    /// It was tried and failed.
+    Failed(String),
+}
+
+/// A sealing key that was replaced.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyRotated {
+    /// Names the old one.
+    pub from: String,
+    /// Names the new one.
+    pub to: String,
+    /// Whether the file was rewritten since; until it is, the keys as the old one sealed them are still in its free pages.
+    pub compacted: bool,
+}
+
+/// A tenant that was forgotten.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shredded {
+    /// How many credentials it had.
+    pub credentials: u64,
+    /// As in [`KeyRotated`].
+    pub compacted: bool,
 }
 
 /// An import that was taken.

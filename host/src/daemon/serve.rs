@@ -1,6 +1,7 @@
 //! `keyfob serve`: from a configuration file to two listening planes, through reloads, to a clean end.
 
 mod orders;
+pub(super) mod sealing;
 
 use std::fmt;
 use std::path::Path;
@@ -11,17 +12,15 @@ use orders::{Orders, Signals, until_end};
 
 use super::authn::Directory;
 use super::config::{self, AuditSettings, Config, Mistake, StoreSettings};
-use super::environment::{self, Environment};
+use super::environment::Environment;
 use super::logging;
 use super::server::{self, Connections, Front, Listener, Live, Plane};
 use crate::broker::{Broker, Builder, StartError};
 use crate::model::event::{Event, Observer};
-use crate::model::secret::Secret;
 use crate::model::time::SystemClock;
 use crate::observe::Lines;
 use crate::observe::audit::{self, Audit};
 use crate::store::Store;
-use crate::store::embedded::EmbeddedStore;
 
 /// How long requests in flight may take after SIGTERM. Orchestrators kill after 30 s, and with the default
 /// `refresh.timeout` of 10 s refreshes may take 11 s after this: that makes 29 s.
@@ -81,13 +80,19 @@ pub fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistak
         mistakes.extend(wrong);
         (Directory::default(), Vec::new())
     });
+    let next_sealing_key = sealing::next(&config, environment).unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        None
+    });
     if !mistakes.is_empty() {
         mistakes.sort_by_key(|mistake| mistake.line);
         return Err(mistakes);
     }
     let warnings = config.warnings.iter().cloned().chain(weak).collect();
+    let mut live = Live::new(&config, directory, tls);
+    live.next_sealing_key = next_sealing_key;
     Ok(Loaded {
-        live: Live::new(&config, directory, tls),
+        live,
         config,
         warnings,
     })
@@ -120,32 +125,16 @@ async fn open_store(
     settings: &StoreSettings,
     environment: &Environment,
 ) -> Result<Arc<dyn Store>, Vec<Mistake>> {
-    let mistake = |what: String, fix: String| vec![config.mistake_at(settings.line, what, fix)];
-    let key = sealing_key(config, settings, environment)?;
-    let path = settings.path.clone();
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, &key)).await;
-    match opened {
-        Ok(Ok(store)) => Ok(Arc::new(store)),
-        Ok(Err(error)) => Err(mistake(
-            format!("[store] {error}"),
-            "see docs/store.md".to_owned(),
-        )),
-        Err(_) => Err(mistake(
+    let mistake = |what: String, fix: &str| vec![config.mistake_at(settings.line, what, fix)];
+    let keys = sealing::keys(config, settings, environment).map_err(|mistake| vec![mistake])?;
+    match sealing::open(settings.path.clone(), keys).await {
+        Some(Ok(store)) => Ok(Arc::new(store)),
+        Some(Err(error)) => Err(mistake(format!("[store] {error}"), "see docs/store.md")),
+        None => Err(mistake(
             "[store] the process is ending".to_owned(),
-            "start again".to_owned(),
+            "start again",
         )),
     }
-}
-
-fn sealing_key(
-    config: &Config,
-    settings: &StoreSettings,
-    environment: &Environment,
-) -> Result<Secret<String>, Vec<Mistake>> {
-    environment::fetch(&settings.sealing_key, environment).map_err(|(what, fix)| {
-        let what = format!("[store] sealing_key: {what}");
-        vec![config.mistake_at(settings.line, what, fix)]
-    })
 }
 
 /// Checks everything that [`build`] would, but for the inside of the store's file, and starts nothing.
@@ -155,8 +144,8 @@ fn sealing_key(
 /// As [`build`].
 pub async fn check(config: &Config, environment: &Environment) -> Result<(), Vec<Mistake>> {
     let settings = config.store.as_ref();
-    let key = settings.map(|settings| sealing_key(config, settings, environment));
-    let mut mistakes = key.and_then(Result::err).unwrap_or_default();
+    let keys = settings.map(|settings| sealing::keys(config, settings, environment));
+    let mut mistakes: Vec<_> = keys.and_then(Result::err).into_iter().collect();
     if let Err(error) = builder(config, environment).check().await {
         mistakes.extend(located(config, &error));
     }
@@ -264,6 +253,10 @@ async fn run_audited(
     }
     let notice = |code, detail: String| observer.observe(&Event::Notice { code, detail });
     for warning in warnings {
+        notice("config_warning", warning.to_string());
+    }
+    broker.verify_in_background();
+    for warning in sealing::warnings(&config, environment, &live, &broker).await {
         notice("config_warning", warning.to_string());
     }
     let front = Front::new(
@@ -382,6 +375,8 @@ async fn reload(
         live.tls = before.tls.clone();
     }
     let admin = live.directory.has_operators() && !started.has_operators();
+    let warnings = warnings.into_iter();
+    let warnings = warnings.chain(sealing::warnings(&config, environment, &live, broker).await);
     front.replace(live);
     let notice = |code, detail: String| observer.observe(&Event::Notice { code, detail });
     for warning in warnings {
@@ -406,10 +401,8 @@ fn kept_until_restart(started: &Config, now: &Config) -> [(bool, &'static str); 
         let server = &config.server;
         (server.listen.clone(), server.admin_listen.clone())
     };
-    let store = |config: &Config| {
-        let store = config.store.clone();
-        store.map(|store| (store.path, store.sealing_key))
-    };
+    // Another sealing key is no reason: what the file is sealed with is looked at, in `sealing`.
+    let store = |config: &Config| config.store.as_ref().map(|store| store.path.clone());
     let audit = |config: &Config| config.audit.as_ref().map(|audit| audit.log.clone());
     [
         (addresses(started) != addresses(now), "another address"),
@@ -467,10 +460,8 @@ mod tests {
             changed(STORE, &STORE.replace("\"/k\"", "\"/l\"")),
             ["[store]"]
         );
-        assert_eq!(
-            changed(STORE, &STORE.replace("\"K\"", "\"L\"")),
-            ["[store]"]
-        );
+        // Which key opens the file is looked at by itself.
+        assert_eq!(changed(STORE, &STORE.replace("\"K\"", "\"L\"")), [""; 0]);
         // Where it is written does not matter.
         assert_eq!(changed(STORE, &format!("\n\n{STORE}")), [""; 0]);
         let elsewhere = "[server]\nlisten = \"127.0.0.1:1\"\n[log]\nformat = \"json\"\n";

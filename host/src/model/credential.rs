@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 
+use super::contract::Rotation;
 use super::secret::Secret;
 use super::time::UnixTime;
 
@@ -196,9 +197,40 @@ impl EndCause {
     }
 }
 
+// === impl Seen ===
+
+impl Seen {
+    /// What is known of a grant: what was declared, except that what was seen is believed over "unknown".
+    #[must_use]
+    pub fn rotation(self, declared: Rotation) -> Rotation {
+        match declared {
+            Rotation::Unknown if self.rotated => Rotation::SingleUse,
+            Rotation::Unknown if self.stayed => Rotation::Never,
+            declared => declared,
+        }
+    }
+}
+
 // === impl CredentialState ===
 
 impl CredentialState {
+    /// Every label.
+    pub const LABELS: [&'static str; 5] = [
+        "live",
+        "suspended",
+        "uncertain",
+        "reauthorization_required",
+        "revoked",
+    ];
+
+    /// Whether its grant may still bring a token without a human.
+    pub fn is_usable(&self) -> bool {
+        match self {
+            Self::Live | Self::Suspended { .. } | Self::Uncertain { .. } => true,
+            Self::ReauthorizationRequired { .. } | Self::Revoked { .. } => false,
+        }
+    }
+
     /// As the admin interface writes it.
     pub fn label(&self) -> &'static str {
         match self {

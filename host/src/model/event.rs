@@ -92,6 +92,8 @@ pub enum Event {
     CredentialChanged {
         /// Which one.
         key: CredentialKey,
+        /// From which state.
+        was: CredentialState,
         /// To which state.
         state: CredentialState,
         /// At which version.
@@ -125,6 +127,17 @@ pub enum Event {
     ConfigReloaded {
         /// What was wrong, where it was refused.
         refused: Option<String>,
+    },
+    /// Something was done to the store as a whole, or was not.
+    StoreKept {
+        /// `verify`, `compact`, `backup`, `rotate_key`, `shred`.
+        what: &'static str,
+        /// What came of it, for operators.
+        detail: String,
+        /// Why it was not done.
+        refused: Option<String>,
+        /// Which operator ordered it; `keyfob` itself.
+        by: String,
     },
     /// An idle or surplus key left the cache.
     KeyEvicted {

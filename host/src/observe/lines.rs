@@ -7,7 +7,7 @@ use crate::model::event::{Event, Observer, RefreshOutcome};
 use crate::model::key::{CredentialKey, TokenKey};
 
 /// Notices that say that all goes as it should: nobody has to act on them.
-const ROUTINE: [&str; 7] = [
+const ROUTINE: [&str; 8] = [
     "listening",
     "draining",
     "stopped",
@@ -15,6 +15,7 @@ const ROUTINE: [&str; 7] = [
     "audit_rotated",
     "audit_resumed",
     "audit_closed",
+    "store_verified",
 ];
 
 /// Writes events as `tracing` lines.
@@ -169,6 +170,7 @@ impl Observer for Lines {
             }
             Event::CredentialChanged {
                 key,
+                was: _,
                 state,
                 version,
                 by,
@@ -207,6 +209,22 @@ impl Observer for Lines {
                 None => info!(target: "keyfob::daemon", "configuration reloaded"),
                 Some(why) => warn!(target: "keyfob::daemon", why, "configuration refused"),
             },
+            Event::StoreKept {
+                what,
+                detail,
+                refused,
+                by,
+            } => {
+                let (detail, by) = (detail.as_str(), by.as_str());
+                match refused.as_deref() {
+                    None => {
+                        info!(target: "keyfob::store", what, detail, by, "order to the store done")
+                    }
+                    Some(why) => {
+                        warn!(target: "keyfob::store", what, why, by, "order to the store failed");
+                    }
+                }
+            }
             Event::KeyEvicted { key, why } => {
                 about!(debug, "keyfob::cache", key, why, "key evicted");
             }

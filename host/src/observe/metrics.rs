@@ -1,4 +1,7 @@
-//! Events as Prometheus metrics, in a registry of their own. Labels come from closed or bounded sets.
+//! Events as Prometheus metrics, in a registry of their own. Labels come from closed or bounded sets. What an event counts as
+//! is in `counting`.
+
+mod counting;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -13,8 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::{self, Bounded};
-use crate::model::event::{Event, Observer};
+use super::labels::Bounded;
 
 /// What [`Metrics::render`] returns is written in: OpenMetrics, the format of Prometheus with units.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +43,9 @@ pub struct Metrics {
     failures: Family<KindLabels, Counter>,
     credential_changes: Family<StateLabels, Counter>,
     rotations: Family<ProviderLabels, Counter>,
+    rotations_lost: Family<ProviderLabels, Counter>,
+    rotations_replayed: Family<ProviderLabels, Counter>,
+    store_orders: Family<OrderLabels, Counter>,
     swaps: Family<OutcomeLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     evictions: Family<WhyLabels, Counter>,
@@ -49,6 +54,8 @@ pub struct Metrics {
     flights: Family<ProviderLabels, Gauge>,
     next_expiry: Family<ProviderLabels, Gauge<f64, AtomicU64>>,
     credentials: Family<StateLabels, Gauge>,
+    undurable: Family<ProviderLabels, Gauge>,
+    oldest_grant: Family<ProviderLabels, Gauge<f64, AtomicU64>>,
     providers: Bounded,
     codes: Bounded,
     /// Where gauges come from; read by `render`.
@@ -72,6 +79,10 @@ pub struct ProviderReading {
     pub next_expiry: Option<Duration>,
     /// Credentials by the label of their state.
     pub credentials: Vec<(&'static str, u64)>,
+    /// Credentials of which something is not on record yet.
+    pub undurable: u64,
+    /// The age of the oldest grant that can be used; none without one.
+    pub oldest_grant: Option<Duration>,
 }
 
 macro_rules! label_sets {
@@ -90,6 +101,7 @@ label_sets! {
     StateLabels { provider: String, state: &'static str }
     WhyLabels { provider: String, why: &'static str }
     ResultLabels { outcome: &'static str }
+    OrderLabels { what: &'static str, outcome: &'static str }
     CodeLabels { code: String }
 }
 
@@ -111,6 +123,9 @@ impl Metrics {
             failures: Family::default(),
             credential_changes: Family::default(),
             rotations: Family::default(),
+            rotations_lost: Family::default(),
+            rotations_replayed: Family::default(),
+            store_orders: Family::default(),
             swaps: Family::default(),
             reloads: Family::default(),
             evictions: Family::default(),
@@ -119,6 +134,8 @@ impl Metrics {
             flights: Family::default(),
             next_expiry: Family::default(),
             credentials: Family::default(),
+            undurable: Family::default(),
+            oldest_grant: Family::default(),
             providers: Bounded::new(PROVIDERS_MAX),
             codes: Bounded::new(CODES_MAX),
             source: OnceLock::new(),
@@ -179,6 +196,21 @@ impl Metrics {
             self.rotations.clone(),
         );
         registry.register(
+            "grant_rotations_lost",
+            "Grants that may be spent because their answer was lost",
+            self.rotations_lost.clone(),
+        );
+        registry.register(
+            "grant_rotations_replayed",
+            "Grants refused by the issuer when presented again after a lost answer",
+            self.rotations_replayed.clone(),
+        );
+        registry.register(
+            "store_orders",
+            "What was done to the store as a whole",
+            self.store_orders.clone(),
+        );
+        registry.register(
             "plugin_swaps",
             "Plugins and policies swapped or refused",
             self.swaps.clone(),
@@ -211,6 +243,17 @@ impl Metrics {
             "Credentials by state",
             self.credentials.clone(),
         );
+        registry.register(
+            "undurable_records",
+            "Credentials of which something waits to be recorded",
+            self.undurable.clone(),
+        );
+        registry.register_with_unit(
+            "oldest_grant_age",
+            "Since the oldest usable grant was handed over or last rotated",
+            Unit::Seconds,
+            self.oldest_grant.clone(),
+        );
     }
 
     /// Where gauges come from: called once a rendering, on the rendering thread. The first source stays.
@@ -240,6 +283,8 @@ impl Metrics {
         self.flights.clear();
         self.next_expiry.clear();
         self.credentials.clear();
+        self.undurable.clear();
+        self.oldest_grant.clear();
         for reading in readings {
             let provider = self.providers.value(&reading.provider);
             let labels = ProviderLabels {
@@ -256,6 +301,14 @@ impl Metrics {
                     .get_or_create(&labels)
                     .set(left.as_secs_f64());
             }
+            self.undurable
+                .get_or_create(&labels)
+                .inc_by(signed(reading.undurable));
+            if let Some(age) = reading.oldest_grant {
+                self.oldest_grant
+                    .get_or_create(&labels)
+                    .set(age.as_secs_f64());
+            }
             for (state, count) in reading.credentials {
                 let labels = StateLabels {
                     provider: provider.clone(),
@@ -264,140 +317,6 @@ impl Metrics {
                 self.credentials
                     .get_or_create(&labels)
                     .inc_by(signed(count));
-            }
-        }
-    }
-}
-
-impl Observer for Metrics {
-    fn observe(&self, event: &Event) {
-        let provider = |name: &str| self.providers.value(name);
-        let accepted = |refused: &Option<String>| {
-            if refused.is_none() {
-                "accepted"
-            } else {
-                "refused"
-            }
-        };
-        match event {
-            Event::RefreshStarted { .. } => {}
-            Event::RefreshFinished {
-                key,
-                cause,
-                outcome,
-                took,
-            } => {
-                let provider = provider(key.credential.provider.as_str());
-                let (outcome, cause) = (labels::outcome(outcome), labels::cause(*cause));
-                self.refresh_seconds
-                    .get_or_create(&OutcomeLabels {
-                        provider: provider.clone(),
-                        outcome,
-                    })
-                    .observe(took.as_secs_f64());
-                self.refreshes
-                    .get_or_create(&RefreshLabels {
-                        provider,
-                        outcome,
-                        cause,
-                    })
-                    .inc();
-            }
-            Event::UpstreamAnswered {
-                provider: name,
-                result,
-                took,
-                ..
-            } => {
-                let provider = provider(name.as_str());
-                self.answer_seconds
-                    .get_or_create(&ProviderLabels {
-                        provider: provider.clone(),
-                    })
-                    .observe(took.as_secs_f64());
-                let status = labels::answer(result);
-                self.answers
-                    .get_or_create(&AnswerLabels { provider, status })
-                    .inc();
-            }
-            Event::PluginFailed {
-                provider: name,
-                label,
-                ..
-            } => {
-                let labels = KindLabels {
-                    provider: provider(name),
-                    kind: label,
-                };
-                self.plugin_failures.get_or_create(&labels).inc();
-            }
-            Event::TokenRejected { key, outcome, .. } => {
-                let provider = provider(key.credential.provider.as_str());
-                self.rejects
-                    .get_or_create(&OutcomeLabels { provider, outcome })
-                    .inc();
-            }
-            // Without the provider: a caller makes its name up.
-            Event::Denied { code, .. } => {
-                self.denials
-                    .get_or_create(&CodeLabels {
-                        code: self.codes.value(code),
-                    })
-                    .inc();
-            }
-            Event::RequestFailed { key, kind, .. } => {
-                let provider = provider(key.credential.provider.as_str());
-                self.failures
-                    .get_or_create(&KindLabels {
-                        provider,
-                        kind: kind.label(),
-                    })
-                    .inc();
-            }
-            Event::CredentialChanged { key, state, .. } => {
-                let labels = StateLabels {
-                    provider: provider(key.provider.as_str()),
-                    state: state.label(),
-                };
-                self.credential_changes.get_or_create(&labels).inc();
-            }
-            Event::GrantRotated { key, .. } => {
-                let labels = ProviderLabels {
-                    provider: provider(key.provider.as_str()),
-                };
-                self.rotations.get_or_create(&labels).inc();
-            }
-            Event::PluginSwapped {
-                provider: name,
-                refused,
-                ..
-            } => {
-                let labels = OutcomeLabels {
-                    provider: provider(name),
-                    outcome: accepted(refused),
-                };
-                self.swaps.get_or_create(&labels).inc();
-            }
-            Event::ConfigReloaded { refused } => {
-                self.reloads
-                    .get_or_create(&ResultLabels {
-                        outcome: accepted(refused),
-                    })
-                    .inc();
-            }
-            Event::KeyEvicted { key, why } => {
-                let labels = WhyLabels {
-                    provider: provider(key.credential.provider.as_str()),
-                    why,
-                };
-                self.evictions.get_or_create(&labels).inc();
-            }
-            Event::Notice { code, .. } => {
-                self.notices
-                    .get_or_create(&CodeLabels {
-                        code: (*code).to_owned(),
-                    })
-                    .inc();
             }
         }
     }
@@ -423,9 +342,11 @@ fn signed(count: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::model::contract::Cause;
+    use crate::model::credential::{CredentialState, EndCause, Version};
     use crate::model::error::{Correlation, ErrorKind};
-    use crate::model::event::RefreshOutcome;
+    use crate::model::event::{Event, Observer, RefreshOutcome};
     use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant, TokenKey};
+    use crate::model::time::UnixTime;
     use crate::model::transport::FaultKind;
 
     fn key() -> TokenKey {
@@ -494,6 +415,45 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_answer_counts_once_and_its_refusal_apart() {
+        let at = UnixTime::from_secs(1);
+        let (live, doubt) = (
+            CredentialState::Live,
+            CredentialState::Uncertain { since: at },
+        );
+        let ended = |cause| CredentialState::ReauthorizationRequired { since: at, cause };
+        let (lost, refused) = (ended(EndCause::LostAnswer), ended(EndCause::Refused));
+        let revoked = CredentialState::Revoked { at };
+        for (was, is, counts) in [
+            (live, doubt, (1, 0)),
+            (live, lost, (1, 0)),
+            (live, refused, (0, 0)),
+            (doubt, doubt, (0, 0)),
+            (doubt, lost, (0, 0)),
+            (doubt, refused, (0, 1)),
+            (doubt, live, (0, 0)),
+            (doubt, revoked, (0, 0)),
+            // An operator orders a probe.
+            (lost, doubt, (0, 0)),
+        ] {
+            let metrics = Metrics::new();
+            metrics.observe(&Event::CredentialChanged {
+                key: key().credential,
+                was,
+                state: is,
+                version: Version(1),
+                by: "refresh".into(),
+            });
+            let text = metrics.render();
+            let count = |what: &str| {
+                let line = format!("keyfob_grant_rotations_{what}_total{{provider=\"acme\"}} 1");
+                usize::from(text.contains(&line))
+            };
+            assert_eq!((count("lost"), count("replayed")), counts, "{was:?} {is:?}");
+        }
+    }
+
+    #[test]
     fn callers_and_plugins_cannot_grow_a_metric() {
         let metrics = Metrics::new();
         for n in 0..10 * CODES_MAX {
@@ -520,6 +480,8 @@ mod tests {
                 flights: 1,
                 next_expiry: Some(Duration::from_millis(1500)),
                 credentials: vec![("live", 2)],
+                undurable: 1,
+                oldest_grant: first.then_some(Duration::from_secs(90)),
             };
             vec![reading]
         });
@@ -536,6 +498,12 @@ mod tests {
             text.contains("keyfob_credentials{provider=\"acme\",state=\"live\"} 2"),
             "{text}"
         );
+        for line in [
+            "keyfob_undurable_records{provider=\"acme\"} 1",
+            "keyfob_oldest_grant_age_seconds{provider=\"acme\"} 90.0",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
         let text = metrics.render();
         assert!(
             text.contains("keyfob_flights{provider=\"later\"} 1") && !text.contains("acme"),

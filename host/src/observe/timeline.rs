@@ -166,6 +166,7 @@ impl Observer for Timeline {
             Event::KeyEvicted { key, why } => self.note(key, "evicted", (*why).to_owned()),
             Event::CredentialChanged {
                 key,
+                was: _,
                 state,
                 version,
                 by,
@@ -182,6 +183,7 @@ impl Observer for Timeline {
             | Event::Denied { .. }
             | Event::PluginSwapped { .. }
             | Event::ConfigReloaded { .. }
+            | Event::StoreKept { .. }
             | Event::Notice { .. } => {}
         }
     }
@@ -298,6 +300,7 @@ mod tests {
     fn what_happens_to_a_credential_is_told_of_each_of_its_tokens() {
         let timeline = Timeline::new(Arc::new(SystemClock));
         timeline.observe(&Event::CredentialChanged {
+            was: CredentialState::Live,
             key: key(1).credential,
             state: CredentialState::Revoked {
                 at: UnixTime::from_secs(1),

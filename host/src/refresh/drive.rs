@@ -209,6 +209,7 @@ async fn commit(core: &Core, key: &TokenKey, record: Record) -> Result<Version, 
         }
         Change::State => core.emit(&Event::CredentialChanged {
             key: key.credential.clone(),
+            was: record.was,
             state,
             version,
             by: "refresh".to_owned(),

@@ -93,10 +93,9 @@ impl Store for MemoryStore {
 
     fn census(&self) -> BoxFuture<'_, Result<Census, Unreachable>> {
         Box::pin(async move {
-            let mut census = Census::new();
+            let mut census = Census::default();
             for (key, row) in &self.rows().credentials {
-                let state = row.credential.state.label();
-                *census.entry((key.provider.clone(), state)).or_default() += 1;
+                census.count(&key.provider, &row.credential);
             }
             Ok(census)
         })

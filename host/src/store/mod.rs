@@ -55,8 +55,14 @@ use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
 pub use crate::model::token::TokenRecord;
 
-/// Credentials counted by provider and by the label of their state.
-pub type Census = HashMap<(ProviderName, &'static str), u64>;
+/// What a scrape counts of the credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// How many, by provider and by the label of their state.
+    pub states: HashMap<(ProviderName, &'static str), u64>,
+    /// Since when the oldest grant of each provider is what it is, of those that can be used.
+    pub oldest_grants: HashMap<ProviderName, UnixTime>,
+}
 
 /// The most credentials that a scrape counts: each is read and opened, and a scrape must not take seconds.
 pub const CENSUS_MAX: usize = 10_000;
@@ -150,17 +156,17 @@ pub trait Store: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> BoxFuture<'a, Result<Page, Unreachable>>;
 
-    /// How many credentials each provider has in each state, for metrics; of at most [`CENSUS_MAX`].
+    /// How many credentials each provider has in each state, and how old its grants are, for metrics; of at most
+    /// [`CENSUS_MAX`].
     ///
     /// # Cancel safety
     ///
     /// Changes nothing.
     fn census(&self) -> BoxFuture<'_, Result<Census, Unreachable>> {
         Box::pin(async move {
-            let mut census = Census::new();
+            let mut census = Census::default();
             for (key, row) in self.scan(None, CENSUS_MAX).await?.rows {
-                let state = row.credential.state.label();
-                *census.entry((key.provider, state)).or_default() += 1;
+                census.count(&key.provider, &row.credential);
             }
             Ok(census)
         })
@@ -269,6 +275,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
 /// What operators do to a store as a whole. Everything here goes on without its caller, and loses no row.
 pub trait Upkeep: Send + Sync {
+    /// Whether all of it was read and compared with what was written last when it was opened.
+    fn verified_at_open(&self) -> bool;
+
+    /// Whether this is the operator's key that opens it.
+    fn is_sealed_with(&self, sealing_key: Secret<String>) -> BoxFuture<'_, bool>;
+
     /// Reads every row and compares them with what was written last; answers how many there are.
     ///
     /// # Errors
@@ -309,6 +321,20 @@ pub trait Upkeep: Send + Sync {
     ///
     /// [`Unreachable`]: there is no copy.
     fn backup<'a>(&'a self, to: &'a Path) -> BoxFuture<'a, Result<u64, Unreachable>>;
+}
+
+// === impl Census ===
+
+impl Census {
+    fn count(&mut self, provider: &ProviderName, credential: &Credential) {
+        let state = (provider.clone(), credential.state.label());
+        *self.states.entry(state).or_default() += 1;
+        if credential.refresh_token.is_some() && credential.state.is_usable() {
+            let since = credential.grant_since;
+            let oldest = self.oldest_grants.entry(provider.clone()).or_insert(since);
+            *oldest = since.min(*oldest);
+        }
+    }
 }
 
 impl From<Unreachable> for CommitFault {

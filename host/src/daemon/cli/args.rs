@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+mod credentials;
+mod store;
+
+pub(super) use self::credentials::{CredentialsCommand, ImportArgs, ListArgs, OneArgs};
+pub(super) use self::store::{StoreArgs, StoreCommand};
 use super::exit;
 use crate::observe::audit::Hash;
 
@@ -42,7 +47,17 @@ pub(super) enum Command {
     /// Tell the story of one token: who asked, what was refreshed, what comes next.
     Explain(ExplainArgs),
     /// End a credential, here and at its issuer.
-    Revoke(RevokeArgs),
+    Revoke(OneArgs),
+    /// Hand grants over, look at them, end them.
+    Credentials {
+        #[command(subcommand)]
+        command: CredentialsCommand,
+    },
+    /// Tend the store as a whole.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// List the providers of a running daemon.
     Providers(AdminArgs),
     /// Work with plugins.
@@ -166,20 +181,6 @@ pub(super) struct ExplainArgs {
 }
 
 #[derive(Args)]
-pub(super) struct RevokeArgs {
-    /// The provider.
-    pub(super) provider: String,
-    /// Whose credential; the provider's own account without it.
-    #[arg(long)]
-    pub(super) subject: Option<String>,
-    /// The tenant.
-    #[arg(long, default_value = "default")]
-    pub(super) tenant: String,
-    #[command(flatten)]
-    pub(super) admin: AdminArgs,
-}
-
-#[derive(Args)]
 pub(super) struct AuditVerifyArgs {
     /// The log, or one closed file of it [default: `path` of [audit] in the configuration].
     pub(super) file: Option<PathBuf>,
@@ -255,6 +256,18 @@ mod tests {
     fn a_secret_has_no_place_on_the_command_line() {
         for line in [
             &["keyfob", "token", "acme", "--key", "hunter2"][..],
+            &[
+                "keyfob",
+                "credentials",
+                "import",
+                "acme",
+                "--grant",
+                "hunter2",
+            ],
+            &["keyfob", "credentials", "import", "acme", "hunter2"],
+            &["keyfob", "credentials", "import", "acme"],
+            &["keyfob", "credentials", "import", "acme", "--lines", "-"],
+            &["keyfob", "store", "rotate-key", "hunter2"],
             &["keyfob", "plugin", "swap", "f.wasm"],
             &[
                 "keyfob",

@@ -75,6 +75,15 @@ impl Failure {
         }
     }
 
+    /// The same, of a line of input.
+    pub(super) fn at_line(mut self, line: u64) -> Self {
+        self.message = format!("line {line}: {}", self.message);
+        if let Value::Object(details) = &mut self.details {
+            details.insert("line".to_owned(), line.into());
+        }
+        self
+    }
+
     /// Everything wrong with a configuration.
     pub(super) fn mistakes(mistakes: Vec<Mistake>) -> Self {
         let mut message: String = mistakes
@@ -96,6 +105,7 @@ impl Failure {
         let exit = match status {
             401 | 403 => Exit::Denied,
             409 if body["type"] == "urn:keyfob:problem:already_spent" => Exit::Refused,
+            409 if body["type"] == "urn:keyfob:problem:inapplicable" => Exit::Failed,
             409 => Exit::Human,
             422 => Exit::Refused,
             502..=504 => Exit::Unavailable,
@@ -144,6 +154,8 @@ mod tests {
             (404, "not_found", Exit::Failed),
             (409, "reauthorization_required", Exit::Human),
             (409, "already_spent", Exit::Refused),
+            (409, "inapplicable", Exit::Failed),
+            (500, "store_failed", Exit::Failed),
             (422, "plugin_refused", Exit::Refused),
             (500, "internal", Exit::Failed),
             (503, "unavailable", Exit::Unavailable),

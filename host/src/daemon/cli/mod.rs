@@ -5,15 +5,18 @@
 mod args;
 mod audit;
 mod client;
+mod credentials;
 mod exit;
+mod import;
 mod local;
 mod output;
 mod remote;
+mod store;
 mod story;
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{Arguments, AuditCommand, Command, PluginCommand};
+use self::args::{Arguments, AuditCommand, Command, CredentialsCommand, PluginCommand};
 pub use self::exit::Exit;
 use self::exit::Failure;
 use self::output::Output;
@@ -73,7 +76,15 @@ async fn run(
         Command::Check => local::check(config, output, environment).await,
         Command::Token(token) => remote::token(token, output, environment).await,
         Command::Explain(explain) => remote::explain(explain, output, environment).await,
-        Command::Revoke(revoke) => remote::revoke(revoke, output, environment).await,
+        Command::Revoke(revoke) => credentials::revoke(revoke, output, environment).await,
+        Command::Credentials { command } => match command {
+            CredentialsCommand::List(list) => credentials::list(list, output, environment).await,
+            CredentialsCommand::Show(one) => credentials::show(one, output, environment).await,
+            CredentialsCommand::Import(import) => import::import(import, output, environment).await,
+            CredentialsCommand::Revoke(one) => credentials::revoke(one, output, environment).await,
+            CredentialsCommand::Probe(one) => credentials::probe(one, output, environment).await,
+        },
+        Command::Store { command } => store::run(command, config, output, environment).await,
         Command::Providers(providers) => remote::providers(providers, output, environment).await,
         Command::Plugin { command } => match command {
             PluginCommand::Check(check) => local::plugin_check(check, output).await,

@@ -3,12 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::args::{
-    AdminArgs, ExplainArgs, PluginRollbackArgs, PluginSwapArgs, RevokeArgs, Target, TokenArgs,
-};
+use super::args::{AdminArgs, ExplainArgs, PluginRollbackArgs, PluginSwapArgs, Target, TokenArgs};
 use super::client::Daemon;
 use super::exit::{Exit, Failure};
-use super::output::{Output, leaf, table, tree};
+use super::output::{Output, leaf, table};
 use super::story;
 use crate::daemon::environment::Environment;
 use crate::model::time::{Clock, SystemClock};
@@ -62,25 +60,6 @@ pub(super) async fn explain(
     let url = daemon.url(&["admin", "v1", "explain", &key.provider], &query);
     let answer = daemon.call(daemon.empty(Method::GET, url)).await?;
     output.answer(&answer, || story::of(&answer, SystemClock.now()))
-}
-
-pub(super) async fn revoke(
-    args: RevokeArgs,
-    output: &Output,
-    environment: &Environment,
-) -> Result<(), Failure> {
-    let daemon = Daemon::admin(&args.admin, environment)?;
-    let mut segments = vec!["admin", "v1", "credentials", &args.provider];
-    segments.extend(args.subject.as_deref());
-    let url = daemon.url(&segments, &[("tenant", Some(&args.tenant))]);
-    let answer = daemon.call(daemon.empty(Method::DELETE, url)).await?;
-    output.answer(&answer, || {
-        format!(
-            "revoked {}\n{}",
-            args.subject.as_deref().unwrap_or("the own account"),
-            tree(&answer)
-        )
-    })
 }
 
 pub(super) async fn providers(

@@ -177,6 +177,11 @@ impl Config {
         !self.admins.is_empty() || self.server.admin_key.is_some()
     }
 
+    /// The folder of the file, where relative paths start.
+    pub fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new(""))
+    }
+
     /// A mistake at a line of this file.
     pub fn mistake_at(
         &self,

@@ -78,6 +78,8 @@ pub struct StoreSettings {
     pub path: PathBuf,
     /// What seals it.
     pub sealing_key: SecretSource,
+    /// What is to seal it next.
+    pub next_sealing_key: Option<SecretSource>,
     /// Where it is written in the configuration.
     pub line: usize,
 }
@@ -284,11 +286,13 @@ pub(super) fn store(section: Option<Section<'_>>) -> Option<StoreSettings> {
             "{ env = \"KEYFOB_SEALING_KEY\" }, 32 bytes of base64",
         )
         .and_then(|key| key.secret());
+    let next_sealing_key = section.take("next_sealing_key").and_then(Item::secret);
     section.finish();
     embedded.filter(|embedded| *embedded)?;
     Some(StoreSettings {
         path: path?,
         sealing_key: sealing_key?,
+        next_sealing_key,
         line,
     })
 }

@@ -36,6 +36,7 @@ use crate::broker::Broker;
 use crate::model::event::{Event, Observer};
 use crate::model::key::ScopeSet;
 use crate::model::policy::Principal;
+use crate::model::secret::Secret;
 use crate::model::time::Clock;
 
 /// Refused requests that are told to operators, a second: enough to find one's own, too few to fill a disk.
@@ -63,6 +64,10 @@ pub struct Live {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where a swap by name finds its component.
     pub plugins_dir: Option<PathBuf>,
+    /// Where relative paths of operators start: the folder of the configuration.
+    pub folder: PathBuf,
+    /// What the store is to be sealed with next. It comes from the configuration only: no key travels over HTTP.
+    pub next_sealing_key: Option<Secret<String>>,
     /// Scopes of callers that name none, by provider: `explain` names a key the same way.
     pub default_scopes: BTreeMap<String, ScopeSet>,
 }
@@ -255,6 +260,8 @@ impl Live {
             directory,
             tls,
             plugins_dir: config.server.plugins_dir.clone(),
+            folder: config.folder().to_owned(),
+            next_sealing_key: None,
             default_scopes: providers
                 .map(|p| (p.name.to_string(), p.scopes.clone()))
                 .collect(),

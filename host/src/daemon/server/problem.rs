@@ -9,11 +9,13 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::uncached;
-use crate::broker::SetupMistake;
+use crate::broker::{OrderError, SetupMistake};
 use crate::model::error::{Correlation, Error, ErrorKind, Retry};
 
 /// What a caller waits when a failure does not say how long.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
+/// What an operator waits while another order is under way: each reads or writes the whole file.
+const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The last part of a problem's type. Closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +34,9 @@ pub(super) enum Slug {
     UnknownProvider,
     AlreadySpent,
     PluginRefused,
+    Inapplicable,
+    Busy,
+    StoreFailed,
 }
 
 /// A failure on its way out. Boxed, because it travels in every `Result` of this room.
@@ -72,7 +77,7 @@ impl Slug {
             Self::Unauthenticated => "unauthenticated",
             Self::Denied => "denied",
             Self::ReauthorizationRequired => "reauthorization_required",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Busy => "unavailable",
             Self::Misconfigured => "misconfigured",
             Self::Internal => "internal",
             Self::InvalidRequest | Self::TooLarge | Self::UnsupportedMediaType => "invalid_request",
@@ -81,6 +86,8 @@ impl Slug {
             Self::UnknownProvider => "unknown_provider",
             Self::AlreadySpent => "already_spent",
             Self::PluginRefused => "plugin_refused",
+            Self::Inapplicable => "inapplicable",
+            Self::StoreFailed => "store_failed",
         }
     }
 
@@ -88,9 +95,13 @@ impl Slug {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Denied => StatusCode::FORBIDDEN,
-            Self::ReauthorizationRequired | Self::AlreadySpent => StatusCode::CONFLICT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Misconfigured | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ReauthorizationRequired | Self::AlreadySpent | Self::Inapplicable => {
+                StatusCode::CONFLICT
+            }
+            Self::Unavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Misconfigured | Self::Internal | Self::StoreFailed => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -116,6 +127,9 @@ impl Slug {
             Self::UnknownProvider => "No such provider",
             Self::AlreadySpent => "The grant was spent before",
             Self::PluginRefused => "The plugin was not taken",
+            Self::Inapplicable => "It cannot be done as things stand",
+            Self::Busy => "Not now",
+            Self::StoreFailed => "The store did not do it",
         }
     }
 }
@@ -185,6 +199,23 @@ impl From<Error> for Problem {
             Retry::Never | Retry::Human => (slug == Slug::Unavailable).then_some(RETRY_DEFAULT),
         };
         problem
+    }
+}
+
+impl From<OrderError> for Problem {
+    /// In the operator's own words: who may give orders may read what is wrong with a file.
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::Inapplicable(words) => Self::new(Slug::Inapplicable, words),
+            OrderError::Failed(words) => Self::new(Slug::StoreFailed, words),
+            OrderError::Busy => {
+                let words =
+                    "another order to the store is under way: give this one when it is done";
+                let mut problem = Self::new(Slug::Busy, words);
+                problem.0.retry_after = Some(BUSY_PAUSE);
+                problem
+            }
+        }
     }
 }
 

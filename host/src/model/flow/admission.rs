@@ -37,14 +37,12 @@ pub(super) enum Admission {
 // === impl Knowledge ===
 
 impl Knowledge {
-    /// What was declared wins over what was seen, except that a rotation once seen is believed over "unknown".
+    /// What was declared and seen, as [`Seen::rotation`] weighs it.
     pub(super) fn of(declared: Rotation, grace: Duration, seen: Seen) -> Self {
-        match declared {
+        match seen.rotation(declared) {
             Rotation::Never => Self::Reusable,
             Rotation::Grace => Self::Grace(grace),
             Rotation::SingleUse => Self::SingleUse,
-            Rotation::Unknown if seen.rotated => Self::SingleUse,
-            Rotation::Unknown if seen.stayed => Self::Reusable,
             Rotation::Unknown => Self::Unknown,
         }
     }

@@ -27,7 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::contract::{Call, Cause, HttpRequest, PluginFault, Refusal, Reply, Rotation, Step};
-use super::credential::{AfterLostAnswer, CommitFault, Credential, Stored, Unreachable, Version};
+use super::credential::{
+    AfterLostAnswer, CommitFault, Credential, CredentialState, Stored, Unreachable, Version,
+};
 use super::key::TokenKey;
 use super::seal::{Rules, Vault, Violation};
 use super::secret::Secret;
@@ -135,6 +137,8 @@ pub struct Record {
     pub credential: Credential,
     /// What changed, for whoever watches.
     pub change: Change,
+    /// The state that the flow found; a crashed attempt's doubt included once its grant is presented again.
+    pub was: CredentialState,
     /// How often this one was tried before.
     pub tries: u32,
 }
@@ -177,6 +181,8 @@ struct Core {
     sent_at: Option<UnixTime>,
     /// The grant that the row held when the flow began.
     base: Option<Secret<String>>,
+    /// The state of the row when the flow began.
+    was: CredentialState,
     /// The grant in hand came back in this flow.
     rotated_here: bool,
     /// This flow presents a grant whose last answer was lost.
@@ -251,6 +257,7 @@ impl Flow {
             replies: Vec::new(),
             sent_at: None,
             base: None,
+            was: CredentialState::default(),
             rotated_here: false,
             probing: false,
         };

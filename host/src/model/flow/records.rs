@@ -153,6 +153,7 @@ impl Core {
             base: self.base.clone(),
             credential: self.stored.credential.clone(),
             change,
+            was: self.was,
             tries,
         }
     }

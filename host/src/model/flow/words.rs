@@ -19,6 +19,7 @@ impl Core {
     pub(super) fn begin(mut self, stored: Stored, now: UnixTime) -> Advanced {
         self.stored = stored;
         self.base.clone_from(&self.stored.credential.refresh_token);
+        self.was = self.stored.credential.state;
         match admission::admit(&self.stored.credential, &self.plan, now) {
             Admission::Go => {}
             Admission::Probe => self.probing = true,
@@ -39,6 +40,7 @@ impl Core {
                 *state = CredentialState::Uncertain { since: left.at };
             }
             self.stored.credential.intent = None;
+            self.was = self.stored.credential.state;
         }
         let credential = &self.stored.credential;
         self.call.refresh_token = credential

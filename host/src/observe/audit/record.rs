@@ -84,11 +84,13 @@ pub(super) fn of(event: &Event, at: UnixTime) -> Option<Audited> {
         ),
         Event::CredentialChanged {
             key,
+            was,
             state,
             version,
             by,
         } => Always(
             credential(new("credential_changed"), key)
+                .text("was", was.label())
                 .text("state", state.label())
                 .some("cause", cause(*state))
                 .number("version", version.0)
@@ -119,6 +121,18 @@ pub(super) fn of(event: &Event, at: UnixTime) -> Option<Audited> {
                     .text("by", by),
             )
         }
+        Event::StoreKept {
+            what,
+            detail,
+            refused,
+            by,
+        } => Always(
+            new("store_kept")
+                .text("what", what)
+                .text("detail", detail)
+                .some("refused", refused.as_deref())
+                .text("by", by),
+        ),
         Event::ConfigReloaded { refused: None } => Always(new("config_reloaded")),
         Event::ConfigReloaded { refused: Some(why) } => {
             Always(new("config_refused").text("why", why))

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
@@ -23,6 +24,8 @@ pub(super) struct Live {
     /// Held for reading by whoever works with the database, for writing while it is opened again or the file as a whole is
     /// changed. Taken on blocking threads only, never across an await.
     current: RwLock<Current>,
+    /// Set once, when the store is dropped: who reads all of it stops.
+    closing: AtomicBool,
 }
 
 struct Current {
@@ -49,6 +52,7 @@ impl Live {
             path,
             engine,
             current: RwLock::new(current),
+            closing: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +84,22 @@ impl Live {
         })?
     }
 
+    /// Reads every row and compares them with what was written last; answers how many there are.
+    pub(super) fn verify(&self) -> Result<u64, Fault> {
+        self.read(|read, vault| tables::verify(read, vault, &self.closing))
+    }
+
+    /// Nobody waits any more for who reads all of it.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Names the operator's key that it is sealed with.
+    pub(super) fn sealed_with(&self) -> KeyId {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.vault.sealed_with()
+    }
+
     /// Lets go of the data keys that are held open.
     pub(super) fn forget_data_keys(&self) {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +113,13 @@ impl Live {
             return Err(Fault::System(detail));
         }
         let unfinished = open::unfinished(to);
+        if unfinished.exists() {
+            let detail = format!(
+                "{} is there: an interrupted backup left it, or it is somebody's; remove it, or name another file",
+                unfinished.display()
+            );
+            return Err(Fault::System(detail));
+        }
         // Where the copy cannot be written, opening the store again would help nobody.
         self.read(|read, _| Ok(rewrite::copy(read, &unfinished).map(drop)))??;
         rewrite::name(&unfinished, to)?;

@@ -32,6 +32,7 @@ use self::tables::Fault;
 use self::writer::{Request, Work};
 use super::lease::Leases;
 pub use super::sealing::KeyId;
+use super::sealing::SealingKey;
 use super::vault::Vault;
 use super::{
     CommitFault, KeptPlugin, Lease, Owner, Page, Revocation, RowChange, Since, Store, Stored,
@@ -47,6 +48,11 @@ use crate::model::time::UnixTime;
 /// and would take the threads that compile plugins.
 const READING_MAX: usize = 8;
 
+/// Whether a text is 32 bytes of base64, as a sealing key must be.
+pub fn is_sealing_key(text: &Secret<String>) -> bool {
+    SealingKey::parse(text).is_ok()
+}
+
 /// Keeps credentials and plugins in a file that this process owns, sealed.
 pub struct EmbeddedStore {
     live: Arc<Live>,
@@ -58,6 +64,8 @@ pub struct EmbeddedStore {
     /// The file has one owner, so its leases are this process's.
     leases: Leases,
     fingerprints: Secret<[u8; 32]>,
+    /// Whether all of it was read and compared when it was opened.
+    whole: bool,
 }
 
 // === impl EmbeddedStore ===
@@ -86,7 +94,7 @@ impl EmbeddedStore {
         engine: Engine,
     ) -> Result<Self, OpenError> {
         let opened = open::open(path, sealing_key, checked_max_bytes, &engine)?;
-        let fingerprints = opened.vault.fingerprints().clone();
+        let (fingerprints, whole) = (opened.vault.fingerprints().clone(), opened.whole);
         let live = Arc::new(Live::new(path.into(), opened, engine));
         let (requests, writer) = writer::start(live.clone())
             .map_err(|error| OpenError::System(path.into(), error.to_string()))?;
@@ -98,6 +106,7 @@ impl EmbeddedStore {
             writer: Some(writer),
             leases: Leases::default(),
             fingerprints,
+            whole,
         })
     }
 
@@ -280,6 +289,7 @@ impl Store for EmbeddedStore {
 impl Drop for EmbeddedStore {
     /// Waits until what was accepted is written: afterwards the file is free for the next owner.
     fn drop(&mut self) {
+        self.live.close();
         self.requests = None;
         if let Some(writer) = self.writer.take() {
             drop(writer.join());

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
@@ -70,6 +71,8 @@ pub enum OpenError {
 pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) vault: Vault,
+    /// Whether all of it was read and compared.
+    pub(super) whole: bool,
 }
 
 /// Opens the database of a file that is there, for real.
@@ -88,7 +91,8 @@ pub(super) fn open(
         Ok(found) if found.len() == 0 => Err(OpenError::Empty(path.into())),
         Ok(found) => {
             let given = operator.id;
-            let (vault, schema) = check(path, operator, found.len() <= checked_max_bytes)?;
+            let whole = found.len() <= checked_max_bytes;
+            let (vault, schema) = check(path, operator, whole)?;
             let database = engine(path)?;
             if schema < SCHEMA {
                 guarded(path, || tables::migrate(&database, &vault))?
@@ -96,7 +100,11 @@ pub(super) fn open(
             }
             // What a rewrite that was interrupted left behind. Nobody else writes one while this process has the file.
             drop(std::fs::remove_file(unfinished(path)));
-            Ok(Opened { database, vault })
+            Ok(Opened {
+                database,
+                vault,
+                whole,
+            })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, operator),
         Err(error) => Err(of_system(path, &error)),
@@ -127,7 +135,8 @@ fn check(path: &Path, operator: SealingKey, whole: bool) -> Result<(Vault, u32),
             return Err(damaged(path, "its pages do not match their checksums"));
         }
         guarded(path, || {
-            tables::verify(&database.begin_read().map_err(Fault::engine)?, &vault)
+            let read = database.begin_read().map_err(Fault::engine)?;
+            tables::verify(&read, &vault, &AtomicBool::new(false))
         })?
         .map_err(|fault| of_fault(path, fault, given))?;
     }
@@ -146,7 +155,11 @@ fn create(path: &Path, operator: SealingKey) -> Result<Opened, OpenError> {
     let given = operator.id;
     let vault = tables::found(&database, operator).map_err(|fault| of_fault(path, fault, given))?;
     name(&unfinished, path)?;
-    Ok(Opened { database, vault })
+    Ok(Opened {
+        database,
+        vault,
+        whole: true,
+    })
 }
 
 /// What a store's file is called until it is whole.

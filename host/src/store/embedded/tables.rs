@@ -5,6 +5,7 @@
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable};
 use redb::{ReadableTableMetadata, StorageError, TableDefinition, WriteTransaction};
@@ -62,6 +63,8 @@ pub(super) enum Fault {
     KeyMissing,
     /// The rows are not those that were written last.
     Ledger,
+    /// The store closes.
+    Closing,
     /// A log is not the one that was written last.
     Log(&'static str),
 }
@@ -197,14 +200,22 @@ pub(super) fn check_counts(read: &ReadTransaction, vault: &Vault) -> Result<(), 
         .ok_or(Fault::Ledger)
 }
 
-/// Reads every row, one at a time, and sums them: how many there are, when they are the ones that were written last.
-pub(super) fn verify(read: &ReadTransaction, vault: &Vault) -> Result<u64, Fault> {
+/// Reads every row, one at a time, and sums them: how many there are, when they are the ones that were written last. Gives
+/// up when the store closes: a process that ends does not wait for all of a long file.
+pub(super) fn verify(
+    read: &ReadTransaction,
+    vault: &Vault,
+    closing: &AtomicBool,
+) -> Result<u64, Fault> {
     let mut sum = Ledger::default();
     for (kind, table) in [(Kind::Credential, CREDENTIALS), (Kind::Plugin, PLUGINS)] {
         let table = read.open_table(table).map_err(Fault::engine)?;
         for row in table.iter().map_err(Fault::engine)? {
             let (id, row) = row.map_err(Fault::engine)?;
             sum.add(vault.element(kind, &id.value(), row.value()));
+            if closing.load(Ordering::Relaxed) {
+                return Err(Fault::Closing);
+            }
         }
     }
     let about = read.open_table(ABOUT).map_err(Fault::engine)?;
@@ -359,6 +370,7 @@ impl fmt::Display for Fault {
             Self::Ledger => f.write_str(
                 "its rows are not those that were written last: some were removed, brought in or put back",
             ),
+            Self::Closing => f.write_str("it is being closed"),
             Self::Log(which) => write!(f, "entries of its {which} log are missing"),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::live::Live;
-use super::tables::{self, Fault};
+use super::tables::Fault;
 use super::{EmbeddedStore, Unreachable, Upkeep};
 use crate::model::contract::BoxFuture;
 use crate::model::key::Tenant;
@@ -25,8 +25,22 @@ impl EmbeddedStore {
 }
 
 impl Upkeep for EmbeddedStore {
+    fn verified_at_open(&self) -> bool {
+        self.whole
+    }
+
+    fn is_sealed_with(&self, sealing_key: Secret<String>) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let Ok(key) = SealingKey::parse(&sealing_key) else {
+                return false;
+            };
+            let same = self.aside(move |live| Ok(live.sealed_with() == key.id));
+            same.await.unwrap_or(false)
+        })
+    }
+
     fn verify(&self) -> BoxFuture<'_, Result<u64, Unreachable>> {
-        Box::pin(self.aside(|live| live.read(tables::verify)))
+        Box::pin(self.aside(Live::verify))
     }
 
     fn rotate_key(

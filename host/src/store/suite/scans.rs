@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{key, with_grant};
-use crate::model::credential::{Credential, CredentialState, Version};
+use crate::model::credential::{Credential, CredentialState, EndCause, Version};
 use crate::model::key::{CredentialKey, Tenant};
 use crate::model::time::UnixTime;
 use crate::store::{Lease, Store};
@@ -69,13 +69,19 @@ pub(crate) async fn a_scan_in_pages_meets_every_row_once(store: Arc<dyn Store>) 
 
 pub(crate) async fn a_census_counts_every_state(store: Arc<dyn Store>) {
     let at = UnixTime::from_secs(1);
-    for (name, state) in [
-        ("ada", CredentialState::Live),
-        ("bob", CredentialState::Live),
-        ("eve", CredentialState::Uncertain { since: at }),
+    let dead = CredentialState::ReauthorizationRequired {
+        since: at,
+        cause: EndCause::Refused,
+    };
+    for (name, state, since) in [
+        ("ada", CredentialState::Live, 30),
+        ("bob", CredentialState::Live, 20),
+        ("eve", CredentialState::Uncertain { since: at }, 25),
+        ("mal", dead, 10),
     ] {
         let credential = Credential {
             state,
+            grant_since: UnixTime::from_secs(since),
             ..with_grant(name)
         };
         store
@@ -84,9 +90,12 @@ pub(crate) async fn a_census_counts_every_state(store: Arc<dyn Store>) {
             .unwrap();
     }
     let census = store.census().await.unwrap();
-    let count = |state| census.get(&(key("ada").provider, state)).copied();
+    let provider = key("ada").provider;
+    let count = |state| census.states.get(&(provider.clone(), state)).copied();
     assert_eq!((count("live"), count("uncertain")), (Some(2), Some(1)));
-    assert_eq!(census.len(), 2);
+    assert_eq!(census.states.len(), 3);
+    // The age of a grant that is dead says nothing.
+    assert_eq!(census.oldest_grants[&provider], UnixTime::from_secs(20));
 }
 
 pub(crate) async fn a_lease_is_one_owners_until_it_ends_or_comes_back(store: Arc<dyn Store>) {

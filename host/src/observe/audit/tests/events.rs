@@ -212,8 +212,8 @@ fn what_matters_is_written_with_who_did_it_and_the_rest_is_not() {
     let about = "\"tenant\":\"default\",\"provider\":\"acme\",\"subject\":\"alice\"";
     let written = [
         (
-            Event::CredentialChanged { key: credential(), state, version: Version(4), by: "ops".into() },
-            format!("\"credential_changed\",{about},\"state\":\"reauthorization_required\",\"cause\":\"lost_answer\",\"version\":4,\"by\":\"ops\""),
+            Event::CredentialChanged { key: credential(), was: CredentialState::Live, state, version: Version(4), by: "ops".into() },
+            format!("\"credential_changed\",{about},\"was\":\"live\",\"state\":\"reauthorization_required\",\"cause\":\"lost_answer\",\"version\":4,\"by\":\"ops\""),
         ),
         (rotated(5), format!("\"grant_rotated\",{about},\"version\":5")),
         (
@@ -223,6 +223,10 @@ fn what_matters_is_written_with_who_did_it_and_the_rest_is_not() {
         (
             swapped(Some("no_world: x"), false),
             "\"plugin_refused\",\"provider\":\"acme\",\"rollback\":false,\"revision\":3,\"digest\":\"d\",\"why\":\"no_world: x\",\"by\":\"ops\"".into(),
+        ),
+        (
+            Event::StoreKept { what: "shred", detail: "2 credentials".into(), refused: None, by: "ops".into() },
+            "\"store_kept\",\"what\":\"shred\",\"detail\":\"2 credentials\",\"by\":\"ops\"".into(),
         ),
         (Event::ConfigReloaded { refused: None }, "\"config_reloaded\"".into()),
         (Event::ConfigReloaded { refused: Some("x".into()) }, "\"config_refused\",\"why\":\"x\"".into()),
