@@ -170,7 +170,10 @@ async fn settle(
 ) -> Result<bool, Unreachable> {
     let row = core.load(key).await?;
     if record.still_fits(&row) {
-        let merged = record.onto(row.credential);
+        let merged = record.onto(&row.credential);
+        if merged == row.credential {
+            return Ok(true);
+        }
         let version = match core.store.commit(key, row.version, merged).await {
             Ok(version) => version,
             Err(CommitFault::Conflict) => return Err(Unreachable("somebody else did".to_owned())),

@@ -85,7 +85,7 @@ pub(super) fn admit(credential: &Credential, plan: &Plan, now: UnixTime) -> Admi
 struct Doubt {
     /// When the first one was made.
     since: UnixTime,
-    /// The grant was presented again since, and the process died with the answer: that was the probe.
+    /// The grant was presented again after that, and the process died with the answer: that was the probe.
     probed: bool,
 }
 
@@ -94,7 +94,7 @@ impl Doubt {
         match (state, left) {
             (CredentialState::Uncertain { since }, left) => Some(Self {
                 since,
-                probed: left.is_some(),
+                probed: left.is_some_and(|left| left.at > since),
             }),
             (_, Some(left)) => Some(Self {
                 since: left.at,

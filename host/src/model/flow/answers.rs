@@ -3,9 +3,9 @@
 
 use super::admission::Knowledge;
 use super::failure::Failure;
-use super::{Advanced, Change, Core, Landing, SPENT_MAX, Then};
+use super::{Advanced, Change, Core, INTENT_SLACK, Landing, SPENT_MAX, Then};
 use crate::model::contract::{HttpRequest, Reason, Reply, Rotation};
-use crate::model::credential::{CredentialState, EndCause, fingerprint};
+use crate::model::credential::{CredentialState, EndCause, Intent, fingerprint};
 use crate::model::seal::Completeness;
 use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
@@ -115,8 +115,10 @@ impl Core {
 
     /// The grant may have been spent, and nobody knows: what is known of its rotation decides.
     pub(super) fn in_doubt(mut self, failure: Failure, now: UnixTime) -> Advanced {
+        let intent = self.stored.credential.intent.take();
         let landing = match (self.knowledge(), self.probing) {
             (Knowledge::Reusable, _) => {
+                self.stored.credential.intent = intent;
                 return self.intent_over(Then::Land(Landing::Failed(failure)));
             }
             (_, true) => {
@@ -132,13 +134,17 @@ impl Core {
                     CredentialState::Uncertain { .. }
                 ) {
                     // From when it may have left: a grace begins when the issuer gets it, not when its answer is given up.
-                    let left_at = self.stored.credential.intent.map_or(now, |it| it.at);
+                    let left_at = intent.map_or(now, |it| it.at);
                     self.stored.credential.state = CredentialState::Uncertain { since: left_at };
                 }
+                // The issuer may have the request still to do: sent again before that is over, it could be overtaken.
+                self.stored.credential.intent = intent.map(|intent| Intent {
+                    over_at: intent.over_at.min(now.plus(INTENT_SLACK)),
+                    ..intent
+                });
                 failure
             }
         };
-        self.stored.credential.intent = None;
         self.persist(Change::State, Then::Land(Landing::Failed(landing)))
     }
 }

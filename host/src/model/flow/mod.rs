@@ -46,7 +46,8 @@ pub const STEPS_MAX: usize = 8;
 const RECORD_TRIES: u32 = 5;
 /// The most fingerprints of spent grants kept per credential: replays come from recent backups, not from last year's.
 pub const SPENT_MAX: usize = 64;
-/// Added to a flow's deadline before its intent counts as over: the slack between two readings of the clock.
+/// How long after its deadline, or after its connection broke, an attempt counts as under way: what an issuer takes to do a
+/// request that it already has, and the slack between two readings of the clock.
 const INTENT_SLACK: Duration = Duration::from_secs(5);
 
 /// What a flow is told once, when it begins.

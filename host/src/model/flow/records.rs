@@ -114,11 +114,15 @@ impl Core {
         if revoked || !untouched {
             return self.superseded(revoked);
         }
-        let record = self.record_of(change, tries);
+        let rebased = self.record_of(change, tries).onto(&theirs.credential);
+        let done = rebased == theirs.credential;
         self.stored = Stored {
             version: theirs.version,
-            credential: record.onto(theirs.credential),
+            credential: rebased,
         };
+        if done {
+            return self.resume(then);
+        }
         if tries + 1 >= RECORD_TRIES {
             return self.strand(change, then);
         }
@@ -162,11 +166,17 @@ impl Core {
 // === impl Record ===
 
 impl Record {
-    /// What it changes, on top of a row that others have written since.
+    /// What it changes, on top of a row that others have written since. The row itself, where nothing is left to change.
     #[must_use]
-    pub fn onto(&self, mut row: Credential) -> Credential {
+    pub fn onto(&self, row: &Credential) -> Credential {
         let ours = &self.credential;
+        let another = row.intent.is_some_and(|intent| intent.owner != self.owner);
+        let mut row = row.clone();
         match self.change {
+            // It was recorded unheard, and somebody went on from there: written again, it would wipe out their intent.
+            Change::Rotated if same(&row.refresh_token, &ours.refresh_token) => {}
+            // Somebody presents the grant since: what becomes of that decides.
+            Change::State if another => {}
             Change::Rotated | Change::State => return ours.clone(),
             Change::Intent => {
                 if row.intent.is_some_and(|intent| intent.owner == self.owner) {

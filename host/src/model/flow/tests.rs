@@ -70,10 +70,11 @@ fn what_came_back_decides_what_becomes_of_a_single_use_grant() {
             ..Fate::default()
         });
         assert_eq!(world.stored().credential.state.label(), state, "{wire:?}");
+        let intent = world.stored().credential.intent;
         assert_eq!(
-            world.stored().credential.intent,
-            None,
-            "{wire:?} leaves no intent"
+            intent.is_some(),
+            state == "uncertain",
+            "{wire:?}: an intent stays while its request may still arrive"
         );
         assert!(
             world.stored().credential.refresh_token.is_some(),
@@ -86,6 +87,7 @@ fn what_came_back_decides_what_becomes_of_a_single_use_grant() {
 fn a_lost_answer_of_a_single_use_grant_is_never_sent_again_by_itself() {
     let mut world = World::new(single_use());
     world.run(Fate::on(Wire::LostAfter));
+    world.wait_it_out();
     world.served_until = Some(world.now.plus(Duration::from_secs(30)));
     let waits = world.run(Fate::default());
     assert!(matches!(waits, Some(Landing::Failed(f)) if f.after == Some(Duration::from_secs(30))));
@@ -105,6 +107,7 @@ fn a_lost_answer_of_a_single_use_grant_is_never_sent_again_by_itself() {
 fn an_unknown_grant_is_probed_once_when_nothing_is_left_to_lose() {
     let mut world = World::new(unknown());
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     assert!(matches!(
         world.run(Fate::default()),
         Some(Landing::Renewed(_))
@@ -112,6 +115,7 @@ fn an_unknown_grant_is_probed_once_when_nothing_is_left_to_lose() {
 
     let mut world = World::new(unknown());
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     world.run(Fate::on(Wire::LostBefore));
     assert_eq!(
         world.stored().credential.state.label(),
@@ -127,6 +131,7 @@ fn an_operators_word_overrides_what_a_lost_answer_leads_to() {
         ..unknown()
     });
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     world.run(Fate::default());
     assert_eq!(world.issuer.presented, 1);
 
@@ -136,6 +141,7 @@ fn an_operators_word_overrides_what_a_lost_answer_leads_to() {
     };
     let mut world = World::new(probe);
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     assert!(matches!(
         world.run(Fate::default()),
         Some(Landing::Renewed(_))
@@ -146,6 +152,7 @@ fn an_operators_word_overrides_what_a_lost_answer_leads_to() {
 fn a_grace_grant_is_sent_again_inside_its_grace_only() {
     let mut world = World::new(grace());
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     assert!(matches!(
         world.run(Fate::default()),
         Some(Landing::Renewed(_))
@@ -159,6 +166,22 @@ fn a_grace_grant_is_sent_again_inside_its_grace_only() {
         world.stored().credential.state.label(),
         "reauthorization_required"
     );
+}
+
+#[test]
+fn a_grant_whose_request_may_still_arrive_is_not_sent_after_it() {
+    let mut world = World::new(grace());
+    world.run(Fate::on(Wire::LostAfter));
+    let landed = world.run(Fate::default());
+    assert!(
+        matches!(landed, Some(Landing::Failed(f)) if f.label == "in_flight" && f.after == Some(INTENT_SLACK))
+    );
+    assert_eq!(world.issuer.presented, 1);
+    world.wait_it_out();
+    assert!(matches!(
+        world.run(Fate::default()),
+        Some(Landing::Renewed(_))
+    ));
 }
 
 #[test]
@@ -309,6 +332,7 @@ fn a_crashed_attempts_doubt_outlives_an_operators_probe_that_met_no_issuer() {
 fn a_probe_under_way_keeps_others_from_probing_too() {
     let mut world = World::new(unknown());
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     world.begin(1);
     while !world.is_waiting(1) || world.log.last() != Some(&"send") {
         world.hear(1);
@@ -324,6 +348,7 @@ fn a_probe_under_way_keeps_others_from_probing_too() {
 fn a_probe_that_died_with_its_process_was_the_probe() {
     let mut world = World::new(unknown());
     world.run(Fate::on(Wire::LostBefore));
+    world.wait_it_out();
     let probe = Fate {
         crash: Some(Crash::After(3)),
         ..Fate::on(Wire::LostBefore)
@@ -359,6 +384,7 @@ fn a_crash_inside_the_grace_does_not_begin_it_anew() {
     let mut world = World::new(grace());
     let left_at = world.now;
     world.run(Fate::on(Wire::LostAfter));
+    world.wait_it_out();
     // Marked and sent once more, then the process died; and the attempt after that met no issuer.
     world.run(Fate {
         crash: Some(Crash::After(3)),

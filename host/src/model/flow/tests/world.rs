@@ -124,6 +124,11 @@ impl World {
 }
 
 impl<R: Row> World<R> {
+    /// Until what was lost can no longer reach the issuer.
+    pub(crate) fn wait_it_out(&mut self) {
+        self.now = self.now.plus(INTENT_SLACK);
+    }
+
     /// A world whose store is `row`; a human has just handed the first grant over.
     pub(crate) fn on(row: R, setup: Setup) -> Self {
         let mut world = Self {
@@ -417,7 +422,7 @@ impl<R: Row> World<R> {
         };
         let row = self.row.load();
         if record.still_fits(&row) {
-            let merged = record.onto(row.credential);
+            let merged = record.onto(&row.credential);
             self.make(row.version, merged).unwrap();
         }
     }
