@@ -229,6 +229,10 @@ fn an_ordered_probe_can_cost_what_another_node_is_about_to_commit() {
         nodes: 1,
         ..ordered
     };
+    let at_once = Rules {
+        doubt: Doubt::ClearsIntent,
+        ..STRICT
+    };
     let name = "probe while the first request may still arrive";
-    fails(name, STRICT, one, promise);
+    fails(name, at_once, one, promise);
 }

@@ -58,10 +58,10 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
         ..BOUNDS
     };
     vec![
-        ("one process, as it is", single_use.of_one_process(), one),
+        ("one process", single_use, one),
         (
-            "one process, as it is, orders",
-            timely.of_one_process(),
+            "one process, orders",
+            timely,
             Bounds {
                 attempts: 3,
                 orders: 1,
@@ -70,10 +70,10 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
             },
         ),
         (
-            "one process, as it is, grace",
+            "one process, grace",
             Rules {
                 requests: Requests::EndWithSender,
-                ..Rules::grace().of_one_process()
+                ..Rules::grace()
             },
             Bounds {
                 attempts: 3,

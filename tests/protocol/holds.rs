@@ -24,8 +24,8 @@ fn all_holds(name: &str, rules: Rules, bounds: Bounds) {
 }
 
 #[test]
-fn one_process_keeps_every_promise_as_it_is_today() {
-    let rules = STRICT.of_one_process();
+fn one_process_keeps_every_promise() {
+    let rules = STRICT;
     all_holds("one process", rules, BOUNDS);
     let bounds = Bounds {
         replaces: 1,
@@ -43,30 +43,22 @@ fn one_process_keeps_every_promise_as_it_is_today() {
 
 #[test]
 fn one_process_keeps_every_promise_when_an_operator_orders_a_probe() {
-    let rules = Rules {
-        requests: Requests::EndWithSender,
-        ..STRICT.of_one_process()
-    };
     let bounds = Bounds {
         orders: 1,
         revokes: 0,
         ..BOUNDS
     };
-    all_holds("one process, ordered probe", rules, bounds);
+    all_holds("one process, ordered probe", STRICT, bounds);
 }
 
 #[test]
 fn one_process_keeps_every_promise_with_a_grant_in_grace() {
-    let rules = Rules {
-        requests: Requests::EndWithSender,
-        ..Rules::grace().of_one_process()
-    };
     let bounds = Bounds {
         losses: 2,
         revokes: 0,
         ..BOUNDS
     };
-    all_holds("one process, grace", rules, bounds);
+    all_holds("one process, grace", Rules::grace(), bounds);
 }
 
 #[test]

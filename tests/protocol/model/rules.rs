@@ -176,7 +176,7 @@ impl Rules {
             publish: Publish::AfterCommit,
             over: Over::Exchange,
             window: Window::WithMargin,
-            doubt: Doubt::ClearsIntent,
+            doubt: Doubt::KeepsIntent,
             requests: Requests::MayArriveLater,
             store: Store::Linearizable,
         }
@@ -187,17 +187,7 @@ impl Rules {
         Self {
             issuer: Issuer::Grace,
             over: Over::Attempt,
-            doubt: Doubt::KeepsIntent,
             ..Self::single_use()
-        }
-    }
-
-    /// The protocol as the code has it today, written for one process.
-    pub const fn of_one_process(self) -> Self {
-        Self {
-            conflict: Conflict::Overwrite,
-            doubt: Doubt::ClearsIntent,
-            ..self
         }
     }
 }
