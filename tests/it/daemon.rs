@@ -10,9 +10,12 @@ use keyfob_tests::oidc::random_secret;
 use keyfob_tests::pki::Pki;
 use serde_json::{Value, json};
 
+mod credentials;
 mod lifecycle;
 mod planes;
 mod secrecy;
+mod store;
+mod tending;
 
 /// An issuer in this process, and what a Keyfob in front of it is started with.
 struct Stage {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use http::HeaderMap;
 use keyfob::testing::Canary;
-use tokio::process::Command;
 
+use super::shell::{BUILD, Shell};
 use super::{KeyfobDaemon, Plane, binary};
 use crate::leak::LeakCheck;
 use crate::oidc::random_secret;
@@ -126,24 +126,19 @@ impl Launch {
             "keyfob.toml",
             &format!("{server}\n{}", self.config),
         )?;
-        let mut command = Command::new(binary);
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .current_dir(dir.path());
-        // Whoever runs the tests may have a Keyfob of their own.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KEYFOB_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("KEYFOB_LOG", &self.log)
-            .env(ADMIN_KEY_VARIABLE, admin_key);
-        command.envs(&self.secrets);
-        let process = Process::start(command, "cargo build --package keyfob")?;
         let [data, admin] = base;
+        let mut environment = self.secrets.clone();
+        environment.extend([
+            ("KEYFOB_CONFIG".to_owned(), config.display().to_string()),
+            ("KEYFOB_LOG".to_owned(), self.log.clone()),
+            ("KEYFOB_ADMIN".to_owned(), admin.clone()),
+            (ADMIN_KEY_VARIABLE.to_owned(), admin_key.to_owned()),
+        ]);
+        let shell = Shell {
+            binary: binary.to_owned(),
+            environment,
+        };
+        let process = Process::start(shell.command(dir.path(), &["serve"]), BUILD)?;
         let data = Plane {
             client: self.door.client(&listen[0])?.build()?,
             base: data,
@@ -162,6 +157,7 @@ impl Launch {
         let leaks = LeakCheck::new(self.canary.clone());
         KeyfobDaemon {
             process: Some(process),
+            shell,
             dir,
             data,
             admin,
