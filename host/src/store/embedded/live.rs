@@ -113,7 +113,10 @@ impl Live {
             return Err(Fault::System(detail));
         }
         if !open::parent(to).is_dir() {
-            let detail = format!("the folder of {} does not exist", to.display());
+            let detail = format!(
+                "the folder of {} does not exist: make it, or name another",
+                to.display()
+            );
             return Err(Fault::System(detail));
         }
         let unfinished = open::unfinished(to);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use redb::{ReadableDatabase, ReadableTable};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -435,7 +436,7 @@ async fn a_long_file_is_verified_behind_the_start_and_damage_degrades() {
     let row = {
         let older = redb::Database::open(&older).unwrap().begin_read().unwrap();
         let rows = older.open_table(tables::CREDENTIALS).unwrap();
-        let (id, row) = redb::ReadableTable::first(&rows).unwrap().unwrap();
+        let (id, row) = rows.first().unwrap().unwrap();
         (id.value(), row.value().to_vec())
     };
     let database = loop {
