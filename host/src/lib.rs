@@ -112,6 +112,7 @@
 //! | credentials by state, as last counted | `core` `census` | `Mutex` | a scrape | no |
 //! | what the store did not take | `unsaved::Unsaved` `records`, `wake` | `Mutex`; `Notify` | flights that could not record, the task that records later | no |
 //! | required providers that had a token; whether the store answered | `core` `obtained`, `store_away` | `Mutex`; atomic | readiness; each load and commit | no |
+//! | whether the store was found damaged; one order to it at a time | `core` `store_damaged`, `tending` | atomic; tokio `Mutex`, never waited for | verify; orders to the store | yes: an order reads or writes the whole file |
 //! | turns at each secret file | `secrets::SecretReader` `turns` | `Mutex`; a `Semaphore` a file | a read | yes: a queue |
 //! | tasks, and the orders to stop | `core` `tracker`, `quiet`, `stop` | `TaskTracker`, `CancellationToken` | `refresh`, `setup`, shutdown | no |
 //! | key → slot, decision → slot | `cache::Cache` `slots`, `asks` | papaya maps: readers take no lock | new and leaving keys, under the accounts | no |
@@ -132,6 +133,7 @@
 //! | credentials, tokens, logs | [`store::Store`]; `store::memory` `rows` | `Mutex`, commits gated by version | flights, operators | no |
 //! | who may send next | `store::lease` `held` | `Mutex` | flights | no |
 //! | the same in a file: the open database, the key it is sealed with | `store::embedded` `current` | `RwLock`, on blocking threads only | opening it again after a fault, another sealing key, a rewrite of the file | no |
+//! | whether the store closes | `store::embedded` `closing` | atomic | its drop | no |
 //! | what waits for the disk | `store::embedded` `requests`, `reading` | bounded channel to the one thread that writes; `Semaphore` | flights, operators | yes: queues |
 //! | data keys that were opened | `store::vault` `open` | `Mutex` | the first row of a tenant | no |
 //! | what opening a file would write to it | `store::embedded::untouched` `written` | `Mutex` | the check before a file is opened in earnest | no |

@@ -11,9 +11,12 @@ use keyfob_tests::pki::Pki;
 use serde_json::{Value, json};
 
 mod audit;
+mod credentials;
 mod lifecycle;
 mod planes;
 mod secrecy;
+mod store;
+mod tending;
 
 /// An issuer in this process, and what a Keyfob in front of it is started with.
 struct Stage {

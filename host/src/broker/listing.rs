@@ -124,8 +124,13 @@ impl CredentialStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::model::credential::{Credential, EndCause, Intent, Seen, Version};
+    use crate::model::key::{ProviderName, Subject, Tenant};
     use crate::model::secret::Secret;
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
 
     fn status(declared: Rotation, credential: Credential) -> serde_json::Value {
         let stored = Stored {
@@ -210,5 +215,62 @@ mod tests {
         let told = status(Rotation::Unknown, gone);
         assert_eq!(told["state"], "revoked");
         assert!(told["grant_since"].is_null() && told["intent"].is_null());
+    }
+
+    fn key(number: usize) -> CredentialKey {
+        CredentialKey {
+            tenant: Tenant::default(),
+            provider: ProviderName::parse("acme").unwrap(),
+            subject: Subject::parse(&format!("{number:06}")).ok(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rare_one_is_found_in_bounded_steps_and_every_one_once() {
+        const MANY: usize = LOOKED_AT_MAX + 2 * STRIDE + 1;
+        let store = Arc::new(MemoryStore::new());
+        let dead = CredentialState::Revoked {
+            at: UnixTime::from_secs(1),
+        };
+        for number in 0..MANY {
+            let mut credential = granted();
+            if number + 1 == MANY {
+                credential.state = dead;
+            }
+            store
+                .commit(&key(number), Version(0), credential)
+                .await
+                .unwrap();
+        }
+        let broker = Broker::builder().store(store).build().await.unwrap();
+        let revoked = CredentialFilter {
+            state: Some("revoked"),
+            ..CredentialFilter::default()
+        };
+        let first = broker.credentials(&revoked, None, 10).await.unwrap();
+        assert_eq!(
+            (first.credentials.len(), &first.next),
+            (0, &Some(key(LOOKED_AT_MAX - 1)))
+        );
+        let second = broker.credentials(&revoked, first.next, 10).await.unwrap();
+        assert_eq!((second.credentials.len(), second.next), (1, None));
+
+        let (mut seen, mut after) = (0, None);
+        loop {
+            let page = broker
+                .credentials(&CredentialFilter::default(), after, usize::MAX)
+                .await;
+            let page = page.unwrap();
+            assert!(page.credentials.len() <= CREDENTIALS_PAGE_MAX);
+            for (at, (found, _)) in page.credentials.iter().enumerate() {
+                assert_eq!(*found, key(seen + at));
+            }
+            seen += page.credentials.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, MANY);
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use http::HeaderMap;
 use keyfob::testing::Canary;
-use tokio::process::Command;
 
+use super::shell::{BUILD, Shell};
 use super::{KeyfobDaemon, Plane, binary};
 use crate::leak::LeakCheck;
 use crate::oidc::random_secret;
@@ -154,30 +154,20 @@ impl Launch {
             "keyfob.toml",
             &format!("{server}\n{}", self.config),
         )?;
-        let mut words = self
-            .wrapper
-            .iter()
-            .map(OsStr::new)
-            .chain([binary.as_os_str()]);
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command
-            .args(words)
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .current_dir(dir.path());
-        // Whoever runs the tests may have a Keyfob of their own.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KEYFOB_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("KEYFOB_LOG", &self.log)
-            .env(ADMIN_KEY_VARIABLE, admin_key);
-        command.envs(&self.secrets);
-        let process = Process::start(command, "cargo build --package keyfob")?;
         let [data, admin] = base;
+        let mut environment = self.secrets.clone();
+        environment.extend([
+            ("KEYFOB_CONFIG".to_owned(), config.display().to_string()),
+            ("KEYFOB_LOG".to_owned(), self.log.clone()),
+            ("KEYFOB_ADMIN".to_owned(), admin.clone()),
+            (ADMIN_KEY_VARIABLE.to_owned(), admin_key.to_owned()),
+        ]);
+        let shell = Shell {
+            binary: binary.to_owned(),
+            environment,
+        };
+        let serve = shell.through(self.wrapper, dir.path(), &["serve"]);
+        let process = Process::start(serve, BUILD)?;
         let data = Plane {
             client: self.door.client(&listen[0])?.build()?,
             base: data,
@@ -196,6 +186,7 @@ impl Launch {
         let leaks = LeakCheck::new(self.canary.clone());
         Ok(KeyfobDaemon {
             process: Some(process),
+            shell,
             dir,
             data,
             admin,

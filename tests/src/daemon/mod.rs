@@ -4,6 +4,7 @@
 mod answer;
 mod binary;
 mod launch;
+mod shell;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -19,6 +20,8 @@ pub use self::answer::{Answer, Token};
 pub use self::binary::{binary, keyfob};
 use self::launch::Attempt;
 pub use self::launch::Launch;
+pub use self::shell::Said;
+use self::shell::Shell;
 use crate::leak::LeakCheck;
 use crate::process::{PATIENCE, Process};
 
@@ -29,6 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct KeyfobDaemon {
     process: Option<Process>,
+    shell: Shell,
     dir: TempDir,
     data: Plane,
     admin: Plane,

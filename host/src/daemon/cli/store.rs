@@ -109,6 +109,7 @@ impl Order {
             }
             Self::Backup(to) => {
                 let to = config.folder().join(to);
+                let to = std::path::absolute(&to).unwrap_or(to);
                 let bytes = store.backup(&to).await.map_err(failed)?;
                 Ok(json!({ "path": to, "bytes": bytes }))
             }

@@ -112,6 +112,13 @@ impl Live {
             let detail = format!("{} is there already: name another file", to.display());
             return Err(Fault::System(detail));
         }
+        if !open::parent(to).is_dir() {
+            let detail = format!(
+                "the folder of {} does not exist: make it, or name another",
+                to.display()
+            );
+            return Err(Fault::System(detail));
+        }
         let unfinished = open::unfinished(to);
         if unfinished.exists() {
             let detail = format!(

@@ -232,7 +232,7 @@ fn made(path: &Path) -> Result<File, OpenError> {
     })
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     path.parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."))

@@ -4,11 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use redb::{ReadableDatabase, ReadableTable};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::broker::Broker;
 use crate::model::credential::{CredentialState, EndCause, Intent, Seen, fingerprint};
+use crate::model::event::{Event, Observer};
 use crate::model::key::Tenant;
 use crate::store::suite::{grant, key, scan, token, token_key, token_of, with_grant};
 
@@ -409,4 +412,115 @@ async fn a_kill_while_the_file_is_rewritten_loses_nothing() {
         // And what was half written is gone.
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_backup_overwrites_nothing() {
+    let (dir, path) = place();
+    let store = filled(&path).await;
+    let copy = dir.path().join("copy.redb");
+    let strangers = dir.path().join("copy.redb.new");
+    std::fs::write(&strangers, "a stranger's").unwrap();
+    let words = store.backup(&copy).await.unwrap_err().0;
+    assert!(words.contains("copy.redb.new is there"), "{words}");
+    assert_eq!(std::fs::read(&strangers).unwrap(), b"a stranger's");
+    std::fs::remove_file(&strangers).unwrap();
+    assert!(store.backup(&copy).await.is_ok() && store.backup(&copy).await.is_err());
+    let words = store
+        .backup(&dir.path().join("no/copy"))
+        .await
+        .unwrap_err()
+        .0;
+    assert!(
+        words.contains("does not exist") && !words.contains("[store]"),
+        "{words}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_knows_the_key_that_opens_it() {
+    let (_dir, path) = place();
+    let store = open(&path);
+    let fits = async |key: &str| store.is_sealed_with(key.into()).await;
+    assert!(fits(KEY).await && !fits(OTHER_KEY).await && !fits("no key").await);
+    store.rotate_key(OTHER_KEY.into()).await.unwrap();
+    assert!(!fits(KEY).await && fits(OTHER_KEY).await);
+    assert!(is_sealing_key(&KEY.into()) && !is_sealing_key(&"no key".into()));
+}
+
+/// Passes on the codes of notices.
+struct Codes(tokio::sync::mpsc::UnboundedSender<&'static str>);
+
+impl Observer for Codes {
+    fn observe(&self, event: &Event) {
+        if let Event::Notice { code, .. } = event {
+            // Nobody listens any more once the test has seen enough.
+            let _ = self.0.send(code);
+        }
+    }
+}
+
+/// A broker over a file that was not read when it was opened, and what it found.
+async fn found(path: &Path) -> (Broker, &'static str) {
+    let store = EmbeddedStore::open_with(path, &KEY.into(), 0, Box::new(open::database)).unwrap();
+    assert!(!store.verified_at_open());
+    let (codes, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let builder = Broker::builder().store(Arc::new(store));
+    let broker = builder
+        .observer(Arc::new(Codes(codes)))
+        .build()
+        .await
+        .unwrap();
+    broker.verify_in_background();
+    let code = heard.recv().await.unwrap();
+    (broker, code)
+}
+
+#[tokio::test]
+async fn a_long_file_is_verified_behind_the_start_and_damage_degrades() {
+    let (dir, path) = place();
+    let store = open(&path);
+    assert!(store.verified_at_open());
+    store
+        .commit(&key("ada"), Version(0), with_grant("old"))
+        .await
+        .unwrap();
+    drop(store);
+    let older = dir.path().join("older.redb");
+    std::fs::copy(&path, &older).unwrap();
+    let store = open(&path);
+    store
+        .commit(&key("ada"), Version(1), with_grant("new"))
+        .await
+        .unwrap();
+    drop(store);
+    let (broker, code) = found(&path).await;
+    assert_eq!((code, broker.ready().degraded), ("store_verified", false));
+    broker.shutdown(Duration::ZERO).await;
+    drop(broker);
+
+    // Somebody puts the older row back.
+    let row = {
+        let older = redb::Database::open(&older).unwrap().begin_read().unwrap();
+        let rows = older.open_table(tables::CREDENTIALS).unwrap();
+        let (id, row) = rows.first().unwrap().unwrap();
+        (id.value(), row.value().to_vec())
+    };
+    let database = loop {
+        // The store is closed when the last task of its broker is gone.
+        match redb::Database::open(&path) {
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => tokio::task::yield_now().await,
+            database => break database.unwrap(),
+        }
+    };
+    let write = database.begin_write().unwrap();
+    let mut rows = write.open_table(tables::CREDENTIALS).unwrap();
+    rows.insert(row.0, row.1.as_slice()).unwrap();
+    drop(rows);
+    write.commit().unwrap();
+    drop(database);
+    let (broker, code) = found(&path).await;
+    assert_eq!((code, broker.ready().degraded), ("store_damaged", true));
+    assert!(broker.ready().ready, "its tokens are good");
+    assert!(broker.verify_store("ops").await.is_err());
 }

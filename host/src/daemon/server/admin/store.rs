@@ -47,6 +47,8 @@ pub(super) async fn backup(State(front): State<Arc<Front>>, request: Request) ->
             bad_member("path", expected)
         })?;
         let path = front.live().folder.join(path);
+        // Told in full: whoever asks may be on another machine.
+        let path = std::path::absolute(&path).unwrap_or(path);
         let bytes = front.broker.backup_store(path.clone(), &operator.name);
         let body = json!({ "path": path, "bytes": bytes.await? });
         Ok(uncached(Json(body).into_response()))
