@@ -11,6 +11,8 @@
 //! otherwise than by conflict, or whose caller left, may have happened: load again and see.
 
 pub mod embedded;
+#[cfg(test)]
+mod faulty;
 pub mod memory;
 mod record;
 mod sealing;
