@@ -32,6 +32,8 @@
 //! caller waits for its answer, that calls come in any order, or that the clock of one caller is that of another.
 
 pub mod embedded;
+#[cfg(test)]
+mod faulty;
 mod lease;
 pub mod memory;
 mod record;

@@ -142,7 +142,7 @@ async fn a_sealing_key_is_replaced_step_by_step_whatever_kills_the_daemon() -> a
         &format!("{NOW}\nnext_sealing_key = {{ file = \"next.key\" }}"),
     )?;
     reload(&daemon).await?;
-    daemon.kill().await?;
+    daemon.cut_off().await?;
     daemon = daemon.start_again().await?;
     assert!(
         !daemon.log().contains(MOVE),
@@ -154,7 +154,7 @@ async fn a_sealing_key_is_replaced_step_by_step_whatever_kills_the_daemon() -> a
     let rotated = daemon.cli(&rotate).await?.json()?;
     assert_eq!(rotated["compacted"], true);
     assert_ne!(rotated["from"], rotated["to"]);
-    daemon.kill().await?;
+    daemon.cut_off().await?;
     daemon = daemon.start_again().await?;
     let told = async |daemon: &KeyfobDaemon| Ok(daemon.log().contains(MOVE));
     daemon.until("it says what is left to do", told).await?;
@@ -170,7 +170,7 @@ async fn a_sealing_key_is_replaced_step_by_step_whatever_kills_the_daemon() -> a
         !daemon.log().contains("restart_needed"),
         "nothing waits for a restart"
     );
-    daemon.kill().await?;
+    daemon.cut_off().await?;
     daemon = daemon.start_again().await?;
     assert!(!daemon.log().contains("config_warning"), "{}", daemon.log());
     ann_is_live(&daemon).await?;
@@ -302,7 +302,7 @@ async fn a_backup_of_a_running_store_comes_back_on_another_path() -> anyhow::Res
         .await?
         .failed(7)?;
     assert!(words.contains("in use by another process"), "{words}");
-    daemon.kill().await?;
+    daemon.cut_off().await?;
     std::fs::create_dir(daemon.dir().join("elsewhere"))?;
     let restored = daemon.dir().join("elsewhere/restored.redb");
     std::fs::copy(path, &restored)?;

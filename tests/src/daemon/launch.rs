@@ -1,7 +1,6 @@
 //! How a daemon is started: its configuration file, its environment, the sockets of its two planes.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};

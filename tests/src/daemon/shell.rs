@@ -139,8 +139,8 @@ impl KeyfobDaemon {
     /// # Errors
     ///
     /// When it does not end.
-    pub async fn kill(&mut self) -> anyhow::Result<()> {
-        self.signal("KILL").await?;
+    pub async fn cut_off(&mut self) -> anyhow::Result<()> {
+        self.kill()?;
         self.gone().await
     }
 

@@ -1,5 +1,5 @@
-//! The flow against a scripted plugin and a rotating issuer: tables for what each answer leads to, and a property over
-//! any sequence of faults, crashes and restarts.
+//! The flow against a scripted plugin and an issuer: tables for what each answer leads to. `properties` has any story,
+//! `world` what they are told in; the store's own tests drive the same world over a file.
 
 mod properties;
 pub(crate) mod world;

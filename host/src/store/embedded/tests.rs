@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::suite::{grant, key, scan, store_suite, token, token_key, with_grant};
 
+mod crashes;
 mod power;
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

@@ -1,6 +1,7 @@
 //! What every backend promises, as tests. A backend's own test module names itself with `store_suite!`; what only a
 //! durable one can promise is tested beside it.
 
+pub(crate) mod faults;
 mod logs;
 mod scans;
 mod tokens;
@@ -40,6 +41,21 @@ macro_rules! store_suite {
             a_token_comes_back_until_it_is_replaced_or_forgotten,
             tokens_that_are_over_are_forgotten_in_the_order_of_their_ends
         );
+        $crate::store::suite::store_suite!(faults @ $fresh;
+            versions_have_no_gap_however_commits_are_answered,
+            exactly_one_wins_however_commits_are_answered,
+            a_reader_never_goes_back_however_it_is_answered,
+            no_update_is_lost_by_who_loads_again
+        );
+    };
+    (faults @ $fresh:expr; $($promise:ident),+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                let (store, _kept) = $fresh;
+                $crate::store::suite::faults::$promise(std::sync::Arc::new(store)).await;
+            }
+        )+
     };
     (@ $fresh:expr; $($promise:ident),+) => {
         $(

@@ -11,7 +11,9 @@
 //! and subject), tenant, key number and version. So no member of it can be taken from another row, another version or
 //! another file. That a *whole* row is not an older one is what the [`Ledger`] is for.
 
+mod head;
 mod ledger;
+mod rows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use self::head::HEAD_BYTES;
+pub(super) use self::head::{Head, Kind};
 pub(super) use self::ledger::Ledger;
-use super::KeptPlugin;
-use super::record::{self, Malformed};
+use super::record::Malformed;
 use super::sealing::{DataKey, KEY_BYTES, KeyId, NoRandomness, SealingKey, about, random};
-use crate::model::credential::{Credential, Stored, Version};
+use crate::model::credential::Version;
 use crate::model::key::{CredentialKey, Tenant, TokenKey};
 use crate::model::secret::Secret;
-use crate::model::time::UnixTime;
-use crate::model::token::TokenRecord;
 
 /// The schema written here. A file of a newer one is refused, one of an older one migrated.
 pub(super) const SCHEMA: u32 = 2;
@@ -38,43 +39,15 @@ const FIRST_ROOT_KEYS: usize = 3;
 /// The numbers that a tenant's first data key may have; replacing a key counts on from there, so that both can be read
 /// meanwhile. Drawn, so that no key of a tenant that was shredded and came back is taken for the one it had before.
 const FIRST_DATA_KEYS: std::ops::Range<u32> = 1..1 << 31;
-/// Stands for the host's own key, which is in the root.
-const HOST_KEY: u32 = 0;
 /// How many tenants' keys are held open: about a megabyte. Past it all are dropped and opened again when needed.
 const OPEN_KEYS_MAX: usize = 10_000;
 /// Bytes of a sealed key's header: the id of the key that sealed it.
 const KEY_ID_BYTES: usize = 8;
-/// Bytes of a row before its seal.
-const HEAD_BYTES: usize = 16 + 4 + 8;
 
 /// Where a row stands: a keyed hash of its identity.
 pub(super) type RowId = [u8; 32];
 /// Names a tenant: a keyed hash of its name.
 pub(super) type TenantId = [u8; 16];
-
-/// What is in a row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    /// A credential.
-    Credential,
-    /// A plugin that was swapped in.
-    Plugin,
-    /// An access token. It is in no ledger: whoever brings an older one back brings back one that was as good.
-    Token,
-    /// An entry of the revocation log.
-    Revocation,
-}
-
-/// What of a row is in the clear. All of it is authenticated by the seal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Head {
-    /// Whose key sealed it; zeros for the host's own.
-    pub(super) tenant: TenantId,
-    /// Which of that tenant's keys; 0 for the host's own.
-    pub(super) key_number: u32,
-    /// The version of the row. Of a token: when it ends, in unix milliseconds; of a revocation: its number.
-    pub(super) version: Version,
-}
 
 /// Why something sealed was not opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,56 +76,6 @@ pub(super) struct Vault {
     fingerprints: Secret<[u8; KEY_BYTES]>,
     /// Data keys that were opened, at most [`OPEN_KEYS_MAX`]. Never held across I/O.
     open: Mutex<HashMap<(TenantId, u32), Arc<DataKey>>>,
-}
-
-// === impl Kind ===
-
-impl Kind {
-    fn label(self) -> &'static [u8] {
-        match self {
-            Self::Credential => b"credential",
-            Self::Plugin => b"plugin",
-            Self::Token => b"token",
-            Self::Revocation => b"revocation",
-        }
-    }
-}
-
-// === impl Head ===
-
-impl Head {
-    /// The head of a row that the host's own key seals.
-    fn of_host(version: Version) -> Self {
-        Self {
-            tenant: TenantId::default(),
-            key_number: HOST_KEY,
-            version,
-        }
-    }
-
-    /// The head of a row, and what follows it.
-    pub(super) fn split(row: &[u8]) -> Result<(Self, &[u8]), Unsealed> {
-        let split = || {
-            let (tenant, rest) = row.split_first_chunk::<16>()?;
-            let (key_number, rest) = rest.split_first_chunk::<4>()?;
-            let (version, sealed) = rest.split_first_chunk::<8>()?;
-            let head = Self {
-                tenant: *tenant,
-                key_number: u32::from_le_bytes(*key_number),
-                version: Version(u64::from_le_bytes(*version)),
-            };
-            Some((head, sealed))
-        };
-        split().ok_or(Unsealed::Broken)
-    }
-
-    fn bytes(self) -> [u8; HEAD_BYTES] {
-        let mut bytes = [0; HEAD_BYTES];
-        bytes[..16].copy_from_slice(&self.tenant);
-        bytes[16..20].copy_from_slice(&self.key_number.to_le_bytes());
-        bytes[20..].copy_from_slice(&self.version.0.to_le_bytes());
-        bytes
-    }
 }
 
 // === impl Vault ===
@@ -319,136 +242,6 @@ impl Vault {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A credential as a row.
-    pub(super) fn seal_credential(
-        &self,
-        head: Head,
-        key: &DataKey,
-        whose: &CredentialKey,
-        credential: &Credential,
-    ) -> Result<Vec<u8>, NoRandomness> {
-        let plain = record::encode_credential(whose, credential);
-        self.seal(
-            Kind::Credential,
-            &self.credential_id(whose),
-            head,
-            key,
-            &plain,
-        )
-    }
-
-    /// The credential of a row, and whose it is.
-    pub(super) fn open_credential(
-        &self,
-        id: &RowId,
-        row: &[u8],
-        key: &DataKey,
-    ) -> Result<(CredentialKey, Stored), Unsealed> {
-        let (version, plain) = self.open_row(Kind::Credential, id, row, key)?;
-        let (whose, credential) = record::decode_credential(&plain)?;
-        if self.credential_id(&whose) != *id {
-            return Err(Unsealed::Broken);
-        }
-        Ok((
-            whose,
-            Stored {
-                version,
-                credential,
-            },
-        ))
-    }
-
-    /// A token as a row of its tenant.
-    pub(super) fn seal_token(
-        &self,
-        key_number: u32,
-        key: &DataKey,
-        whose: &TokenKey,
-        record: &TokenRecord,
-    ) -> Result<Vec<u8>, NoRandomness> {
-        let plain = record::encode_token(whose, record);
-        let head = Head {
-            tenant: self.tenant_id(&whose.credential.tenant),
-            key_number,
-            version: Version(record.token.expires.as_millis()),
-        };
-        self.seal(Kind::Token, &self.token_id(whose), head, key, &plain)
-    }
-
-    /// The token of a row, and what it is for.
-    pub(super) fn open_token(
-        &self,
-        id: &RowId,
-        row: &[u8],
-        key: &DataKey,
-    ) -> Result<(TokenKey, TokenRecord), Unsealed> {
-        let (_, plain) = self.open_row(Kind::Token, id, row, key)?;
-        let (whose, record) = record::decode_token(&plain)?;
-        (self.token_id(&whose) == *id)
-            .then_some((whose, record))
-            .ok_or(Unsealed::Broken)
-    }
-
-    /// An entry of the revocation log, sealed with its tenant's key: it is to be unreadable with the tenant.
-    pub(super) fn seal_revocation(
-        &self,
-        number: u64,
-        (key_number, key): (u32, &DataKey),
-        whose: &CredentialKey,
-        at: UnixTime,
-    ) -> Result<Vec<u8>, NoRandomness> {
-        let plain = record::encode_revocation(whose, at);
-        let head = Head {
-            tenant: self.tenant_id(&whose.tenant),
-            key_number,
-            version: Version(number),
-        };
-        self.seal(Kind::Revocation, &log_id(number), head, key, &plain)
-    }
-
-    /// What [`Vault::seal_revocation`] sealed.
-    pub(super) fn open_revocation(
-        &self,
-        number: u64,
-        row: &[u8],
-        key: &DataKey,
-    ) -> Result<(CredentialKey, UnixTime), Unsealed> {
-        let (_, plain) = self.open_row(Kind::Revocation, &log_id(number), row, key)?;
-        Ok(record::decode_revocation(&plain)?)
-    }
-
-    /// A plugin as a row.
-    pub(super) fn seal_plugin(
-        &self,
-        version: Version,
-        place: &str,
-        plugin: &KeptPlugin,
-    ) -> Result<Vec<u8>, NoRandomness> {
-        let plain = record::encode_plugin(place, plugin);
-        let head = Head::of_host(version);
-        self.seal(
-            Kind::Plugin,
-            &self.plugin_id(place),
-            head,
-            &self.host,
-            &plain,
-        )
-    }
-
-    /// The plugin of a row, and its place.
-    pub(super) fn open_plugin(
-        &self,
-        id: &RowId,
-        row: &[u8],
-    ) -> Result<(String, KeptPlugin), Unsealed> {
-        let (_, plain) = self.open_row(Kind::Plugin, id, row, &self.host)?;
-        let (place, plugin) = record::decode_plugin(&plain)?;
-        if self.plugin_id(&place) != *id {
-            return Err(Unsealed::Broken);
-        }
-        Ok((place, plugin))
-    }
-
     fn seal(
         &self,
         kind: Kind,
@@ -505,13 +298,6 @@ impl Vault {
             &number.to_le_bytes(),
         ])
     }
-}
-
-/// The place of an entry of a log.
-fn log_id(number: u64) -> RowId {
-    let mut id = RowId::default();
-    id[24..].copy_from_slice(&number.to_be_bytes());
-    id
 }
 
 fn about_root() -> Vec<u8> {

@@ -1,7 +1,9 @@
 //! What opens, and what does not.
 
 use super::*;
+use crate::model::credential::Credential;
 use crate::model::key::{Audience, ProviderName, ScopeSet, Subject};
+use crate::store::KeptPlugin;
 
 /// The number of a data key.
 const NUMBER: u32 = 7;

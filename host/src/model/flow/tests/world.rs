@@ -46,6 +46,15 @@ pub(crate) fn single_use() -> Setup {
     }
 }
 
+/// The one credential of a world.
+pub(crate) fn credential_key() -> CredentialKey {
+    CredentialKey {
+        tenant: Tenant::default(),
+        provider: ProviderName::parse("acme").unwrap(),
+        subject: None,
+    }
+}
+
 /// Undeclared, and the issuer rotates.
 pub(crate) fn unknown() -> Setup {
     Setup {
@@ -110,6 +119,10 @@ pub(crate) struct World<R = OneRow> {
     begun: u64,
     /// Every grant that was on record once.
     pub(crate) recorded: BTreeSet<String>,
+    /// The last commit that the store answered, heard or not.
+    answered: Stored,
+    /// The commit that its process died within.
+    attempted: Option<Credential>,
     /// How the last run's process died: the kind of crash, and the effect.
     pub(crate) died: Option<(&'static str, &'static str)>,
     pub(crate) log: Vec<&'static str>,
@@ -145,6 +158,8 @@ impl<R: Row> World<R> {
             late: Vec::new(),
             begun: 0,
             recorded: BTreeSet::new(),
+            answered: Stored::default(),
+            attempted: None,
             died: None,
             log: Vec::new(),
         };
@@ -173,9 +188,51 @@ impl<R: Row> World<R> {
             late: self.late.clone(),
             begun: self.begun,
             recorded: self.recorded.clone(),
+            answered: self.answered.clone(),
+            attempted: None,
             died: None,
             log: Vec::new(),
         }
+    }
+
+    /// Fails unless the row is what the store answered last, or the whole of the commit that died with its process; true
+    /// when it is that.
+    pub(crate) fn what_was_committed_is_there(&mut self) -> bool {
+        let row = self.row.load();
+        let made = self.attempted.take().is_some_and(|attempted| {
+            row.version == Version(self.answered.version.0 + 1) && row.credential == attempted
+        });
+        if made {
+            self.recorded.extend(exposed(&row.credential));
+            self.answered = row;
+        } else {
+            assert_eq!(row.version, self.answered.version);
+            assert!(row.credential == self.answered.credential);
+        }
+        made
+    }
+
+    /// All that decides how it goes on, in words; times as they are seen from now, so that equal stories are found.
+    pub(crate) fn story(&mut self) -> String {
+        let Credential {
+            refresh_token,
+            state,
+            intent,
+            seen,
+            spent,
+            ..
+        } = self.row.load().credential;
+        let now = self.now;
+        let grant = refresh_token.map(|grant| grant.expose().clone());
+        let label = state.label();
+        let state = match state {
+            CredentialState::Uncertain { since } => Some((now.since(since), Duration::ZERO)),
+            CredentialState::Suspended { until } => Some((Duration::ZERO, until.since(now))),
+            _ => None,
+        };
+        let intent = intent.map(|it| (now.since(it.at), it.over_at.since(now)));
+        let (spent, issuer) = (spent.len(), self.issuer.story(now));
+        format!("{grant:?} {label} {state:?} {intent:?} {seen:?} {spent} spent; {issuer}")
     }
 
     pub(crate) fn stored(&mut self) -> Stored {
@@ -208,20 +265,15 @@ impl<R: Row> World<R> {
     }
 
     pub(crate) fn plan(&self, who: usize) -> Plan {
-        let provider = ProviderName::parse("acme").unwrap();
         let plugin = PluginSource::Builtin("oauth2".into());
-        let mut settings = ProviderSettings::new(provider.clone(), plugin);
+        let mut settings = ProviderSettings::new(credential_key().provider, plugin);
         settings.allow = vec![TOKEN_URL.into()];
         // Every attempt has a name of its own, as random bytes would give it.
         let mut owner = [who as u8 + 1; 16];
         owner[..8].copy_from_slice(&self.begun.to_le_bytes());
         Plan {
             key: TokenKey {
-                credential: CredentialKey {
-                    tenant: Tenant::default(),
-                    provider,
-                    subject: None,
-                },
+                credential: credential_key(),
                 audience: None,
                 scopes: ScopeSet::default(),
             },
@@ -394,6 +446,7 @@ impl<R: Row> World<R> {
             }
             Effect::Mark(record) | Effect::Persist(record) => match within {
                 Some(writes) => {
+                    self.attempted = Some(record.credential.clone());
                     self.row
                         .die_within(writes, record.expected, record.credential);
                     self.die(who, "within", label);
@@ -490,10 +543,13 @@ impl<R: Row> World<R> {
     }
 
     fn make(&mut self, expected: Version, next: Credential) -> Result<Version, CommitFault> {
-        let grant = exposed(&next);
-        let made = self.row.commit(expected, next)?;
-        self.recorded.extend(grant);
-        Ok(made)
+        let version = self.row.commit(expected, next.clone())?;
+        self.recorded.extend(exposed(&next));
+        self.answered = Stored {
+            version,
+            credential: next,
+        };
+        Ok(version)
     }
 
     /// As the driver does it, with what may become of a commit on the way.
@@ -568,11 +624,6 @@ impl<R: Row> World<R> {
 impl Process {
     fn kept_grant(&self) -> Option<String> {
         exposed(&self.stranded.as_ref()?.credential)
-    }
-
-    /// Whether something of it waits to be recorded.
-    pub(crate) fn keeps_something(&self) -> bool {
-        self.stranded.is_some()
     }
 }
 

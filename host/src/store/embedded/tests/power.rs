@@ -8,7 +8,7 @@ use super::*;
 use crate::store::{CommitFault, Stored};
 
 /// Random subsets for each cut: with some tens of cuts for each commit, a thousand disks a run.
-const SUBSETS: u64 = 6;
+const SUBSETS: u64 = 4;
 /// Random subsets for each cut of the repair after a cut; there are many repairs.
 const REPAIR_SUBSETS: u64 = 1;
 /// What a disk writes as one: smaller than the engine's pages, so that they tear.
@@ -345,7 +345,7 @@ async fn a_power_cut_at_any_moment_leaves_every_answered_commit_whole() {
         done.len()
     );
 
-    let (mut disks, mut kept, mut repairs) = (0, 0, 0);
+    let (mut disks, mut repairs) = (0, 0);
     for position in 0..=done.len() {
         let mut seen = Vec::new();
         for loss in losses(SUBSETS, position as u64) {
@@ -358,7 +358,7 @@ async fn a_power_cut_at_any_moment_leaves_every_answered_commit_whole() {
             let repaired = look(&image, &commits, position, &what).await;
             disks += 1;
             // And once more, while what the first cut left is repaired. The commits are as they were found.
-            if matches!(loss, Loss::Nothing | Loss::Random(_)) && position % 5 == 0 {
+            if matches!(loss, Loss::Nothing | Loss::Random(_)) && position % 8 == 0 {
                 let repair = std::mem::take(&mut repaired.recorded().done);
                 for again in 0..repair.len() {
                     for loss in losses(REPAIR_SUBSETS, again as u64) {
@@ -371,11 +371,9 @@ async fn a_power_cut_at_any_moment_leaves_every_answered_commit_whole() {
             }
             seen.push(image);
         }
-        kept += seen.len();
     }
-    assert_eq!(disks, kept);
     assert!(
-        disks > 300 && repairs > 300,
+        disks > 250 && repairs > 1000,
         "{disks} disks, {repairs} cut repairs"
     );
 }

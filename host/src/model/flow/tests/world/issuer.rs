@@ -1,7 +1,7 @@
 //! The issuer of a world: rotates or does not, forgives a replay for a while or ends the whole family for it, and counts
 //! what it must never see.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Wire;
@@ -25,9 +25,9 @@ pub(crate) struct Issuer {
     /// One for each time that a human authorized; the last is in force.
     families: Vec<Family>,
     /// Grants that were used, and when for the first time.
-    used: HashMap<String, UnixTime>,
+    used: BTreeMap<String, UnixTime>,
     /// How often each grant left for here with an effect that its sender must fear.
-    pub(crate) feared: HashMap<String, u32>,
+    pub(crate) feared: BTreeMap<String, u32>,
     /// Grants that it refused.
     pub(crate) refused: Vec<String>,
     /// How many requests left for here.
@@ -65,8 +65,8 @@ impl Issuer {
                 current: 1,
                 ended: false,
             }],
-            used: HashMap::new(),
-            feared: HashMap::new(),
+            used: BTreeMap::new(),
+            feared: BTreeMap::new(),
             refused: Vec::new(),
             presented: 0,
             replays: 0,
@@ -83,6 +83,18 @@ impl Issuer {
     /// Whether it took a replay for a theft.
     pub(crate) fn has_ended(&self) -> bool {
         self.families.iter().any(|family| family.ended)
+    }
+
+    /// All that decides how it goes on, in words; times as they are seen from now.
+    pub(super) fn story(&self, now: UnixTime) -> String {
+        let used = self
+            .used
+            .iter()
+            .map(|(grant, first)| (grant, now.since(*first)));
+        let used: Vec<_> = used.collect();
+        let refused: BTreeSet<_> = self.refused.iter().collect();
+        let (families, feared, replays) = (&self.families, &self.feared, self.replays);
+        format!("{families:?} {used:?} {feared:?} {refused:?} {replays}")
     }
 
     /// A human authorizes again.
