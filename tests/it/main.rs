@@ -6,6 +6,7 @@
 )]
 
 mod aftermath;
+mod bursts;
 mod credentials;
 mod daemon;
 mod docs;
@@ -14,6 +15,7 @@ mod faults;
 mod handles;
 mod hostile;
 mod issuer;
+mod leases;
 mod lifetimes;
 mod observe;
 mod oidc_provider;
@@ -25,3 +27,4 @@ mod stampede;
 mod swaps;
 mod tidy;
 mod upstream;
+mod warm;

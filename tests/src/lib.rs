@@ -18,4 +18,5 @@ pub mod oidc;
 pub mod pki;
 pub mod process;
 pub mod raw;
+pub mod shaky;
 pub mod stage;

@@ -51,6 +51,8 @@ pub struct Ahead {
 pub struct Plan {
     /// From here on it is [`Freshness::Expiring`].
     pub due: UnixTime,
+    /// The window that it was drawn from, both ends included.
+    window: [UnixTime; 2],
     /// Whether the scheduler wakes it then; otherwise the next caller does.
     pub scheduled: bool,
 }
@@ -151,19 +153,43 @@ impl Plan {
             .mul_f64(unit(ahead.share))
             .min(ahead.at_most)
             .max(need);
-        // A second look at what came out of the issuer's cache is as late as can be.
-        let wait = if stalled > 0 {
-            Duration::ZERO
-        } else {
-            (ahead - need).mul_f64(1.0 - unit(draw))
-        };
         let half = life.issued.plus(length / 2);
-        let due = life.serve_until().minus(need).minus(wait).max(half);
+        let last = life.serve_until().minus(need).max(half);
+        // Cut off at half the life before the draw: cut off after it, every early draw would be the same moment.
+        let first = life.serve_until().minus(ahead).max(half).min(last);
+        // A second look at what came out of the issuer's cache is as late as can be.
+        let due = if stalled > 0 {
+            last
+        } else {
+            within([first, last], unit(draw))
+        };
         Some(Self {
             due,
+            window: [first, last],
             scheduled: length >= DEMAND_DRIVEN_BELOW,
         })
     }
+
+    /// The same plan where nothing can be renewed before `now`: the process or the machine was not there, or the
+    /// provider asked for a pause. What lies ahead stays; what has passed is drawn anew, uniformly over what is left of
+    /// the window, so that those who missed their moments do not all come at once. With nothing left it is due at `now`.
+    ///
+    /// Where in the past a moment was is itself uniform, so it serves as the draw.
+    #[must_use]
+    pub fn resume(self, now: UnixTime) -> Self {
+        if self.due >= now {
+            return self;
+        }
+        let [first, last] = self.window;
+        let share = self.due.since(first).as_secs_f64() / now.since(first).as_secs_f64();
+        let due = within([now, last.max(now)], unit(share));
+        Self { due, ..self }
+    }
+}
+
+/// A point of a window, by a share of it.
+fn within([first, last]: [UnixTime; 2], share: f64) -> UnixTime {
+    first.plus(last.since(first).mul_f64(share))
 }
 
 /// A number in [0, 1) that differs between nodes, keys and generations and is the same each time it is asked for.
@@ -238,6 +264,46 @@ mod tests {
                 "{length} {latency} {draw}"
             );
         }
+    }
+
+    #[test]
+    fn a_moment_that_was_missed_is_drawn_anew_from_what_is_left() {
+        // draw, when it can be acted on → when, in milliseconds; the window is 479,000 to 598,900
+        let (first, last) = (479_000, 598_900);
+        let table = [
+            // Not missed.
+            (0.5, 0, 538_950),
+            (0.5, 538_950, 538_950),
+            // Missed: by the share of the past that it stood at.
+            (0.0, 500_000, 500_000),
+            (0.5, 598_800, 598_850),
+            (0.25, 538_950, 568_925),
+            // Nothing is left.
+            (0.0, last, last),
+            (0.9, 599_950, 599_950),
+            (0.9, 700_000, 700_000),
+        ];
+        for (draw, now, expected) in table {
+            let plan = Plan::new(life(600_000), AHEAD, Duration::ZERO, draw, 0).unwrap();
+            assert!(plan.due >= START.plus(Duration::from_millis(first)));
+            let resumed = plan.resume(START.plus(Duration::from_millis(now)));
+            let due = resumed.due.since(START).as_millis();
+            assert_eq!(due, u128::from(expected), "{draw} {now}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_reaches_back_over_half_the_life_has_no_crowd_at_its_start() {
+        let ahead = Ahead {
+            share: 1.0,
+            at_most: Duration::from_secs(86_400),
+        };
+        let due = |draw| {
+            let plan = Plan::new(life(600_000), ahead, Duration::ZERO, draw, 0).unwrap();
+            plan.due.since(START)
+        };
+        assert_eq!(due(0.0), Duration::from_secs(300));
+        assert!(due(0.1) > Duration::from_secs(329), "{:?}", due(0.1));
     }
 
     #[test]
@@ -345,6 +411,29 @@ mod tests {
             prop_assert!(plan.due > UnixTime::default());
             prop_assert!(plan.due < life(length).expires);
             prop_assert!(plan.due >= START.plus(Duration::from_millis(length / 2)));
+        }
+
+        #[test]
+        fn what_was_missed_comes_evenly_over_what_is_left(
+            length in 60_000u64..100_000_000, share in 0.1f64..1.0, latency in 0u64..5_000, missed in 0.0f64..1.0,
+        ) {
+            let ahead = Ahead { share, at_most: Duration::MAX };
+            let plan = |draw| Plan::new(life(length), ahead, Duration::from_millis(latency), draw, 0).unwrap();
+            let [first, last] = plan(0.0).window;
+            let now = within([first, last], missed);
+            const KEYS: u32 = 1_000;
+            let mut fourths = [0u32; 4];
+            for key in 0..KEYS {
+                let due = plan(f64::from(key) / f64::from(KEYS)).resume(now).due;
+                prop_assert!(due >= now && due <= last);
+                let left = last.since(now).as_millis().max(1);
+                fourths[usize::try_from(due.since(now).as_millis() * 4 / left).unwrap().min(3)] += 1;
+            }
+            // A window shorter than a second has too few milliseconds to be even.
+            if last.since(now) >= Duration::from_secs(1) {
+                // Each of its two halves, missed and not, rounds by a key at each border.
+                prop_assert!(fourths.iter().all(|keys| keys.abs_diff(KEYS / 4) <= 10), "{fourths:?}");
+            }
         }
 
         #[test]

@@ -76,6 +76,7 @@ ahead = "30%"
 max_ahead = "2m"
 timeout = "3s"
 concurrency = 4
+rate = 2.5
 rotation = "grace"
 grace = "30s"
 default_lifetime = "10m"
@@ -128,6 +129,7 @@ fn a_full_file_becomes_typed_settings() {
     assert_eq!(acme.secrets[1].alg.as_deref(), Some("ES256"));
     assert!(acme.secrets[1].to.is_none());
     assert!((acme.refresh.ahead - 0.3).abs() < 1e-9);
+    assert_eq!(acme.refresh.rate, Some(2.5));
     assert_eq!(acme.refresh.timeout, Duration::from_secs(3));
     assert_eq!(acme.refresh.rotation, Rotation::Grace);
     assert_eq!(acme.refresh.after_lost_answer, Some(AfterLostAnswer::Probe));
