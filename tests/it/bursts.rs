@@ -26,11 +26,10 @@ async fn tokens_of_many_users_that_end_together_are_renewed_evenly() {
     for n in 0..USERS {
         let name = format!("user-{n}");
         let grant = stage.issuer.issue_refresh_token(CLIENT, &name).unwrap();
-        let imported = stage.broker.import_credential(
-            credential(Some(&name)),
-            Secret::new(grant),
-            "test",
-        );
+        let imported =
+            stage
+                .broker
+                .import_credential(credential(Some(&name)), Secret::new(grant), "test");
         imported.await.unwrap();
         requests.push(of(ACME).subject(subject(&name)));
     }
@@ -80,7 +79,11 @@ async fn whose_turn_does_not_come_in_time_is_told_when_it_would_have() {
     let mut pauses = Vec::new();
     for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.detail().contains("refresh.rate"), "{}", error.detail());
+        assert!(
+            error.detail().contains("refresh.rate"),
+            "{}",
+            error.detail()
+        );
         let Retry::After(pause) = error.retry() else {
             panic!("{error:?}");
         };

@@ -38,7 +38,7 @@ async fn acquire(store: &Shaky, clock: &TestClock) -> Lease {
 
 #[tokio::test]
 async fn who_does_not_get_the_lease_does_not_send_and_says_when_to_come_again() {
-    let (stage, store, clock) = open(Rotation::Unknown).await;
+    let (stage, store, clock) = open(Rotation::SingleUse).await;
     assert!(matches!(acquire(&store, &clock).await, Lease::Held { .. }));
     let error = stage.token().await.err().expect("somebody else sends");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -57,7 +57,7 @@ async fn who_does_not_get_the_lease_does_not_send_and_says_when_to_come_again() 
 #[tokio::test]
 async fn a_lease_is_given_back_however_the_flow_ended() {
     for behaviour in [Behaviour::Normal, Behaviour::Status(503)] {
-        let (stage, store, clock) = open(Rotation::Unknown).await;
+        let (stage, store, clock) = open(Rotation::SingleUse).await;
         stage.issuer.behave(behaviour.clone());
         let answer = stage.token().await;
         assert_eq!(answer.is_ok(), behaviour == Behaviour::Normal);
@@ -79,7 +79,7 @@ async fn where_nothing_is_spent_by_presenting_it_nobody_asks_for_a_lease() {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_for_the_lease_is_one_that_does_not_answer() {
-    let (stage, store, clock) = open(Rotation::Unknown).await;
+    let (stage, store, clock) = open(Rotation::SingleUse).await;
     store.no_leases.store(true, Ordering::SeqCst);
     let error = stage.token().await.err().expect("the store is away");
     assert!(error.detail().contains("no leases today"), "{error:?}");

@@ -117,7 +117,9 @@ impl Store for Shaky {
     ) -> BoxFuture<'a, Result<Option<TokenRecord>, Unreachable>> {
         match self.tokens() {
             Tokens::Fine => self.kept.load_token(key),
-            Tokens::Damaged => Box::pin(async { Err(Unreachable("a token is damaged".to_owned())) }),
+            Tokens::Damaged => {
+                Box::pin(async { Err(Unreachable("a token is damaged".to_owned())) })
+            }
             Tokens::Silent => Box::pin(std::future::pending()),
         }
     }

@@ -233,10 +233,7 @@ type Given<'a> = (
     Option<Arc<dyn Store>>,
 );
 
-async fn broker(
-    settings: &BrokerSettings,
-    (clock, recorder, limits, store): Given<'_>,
-) -> Broker {
+async fn broker(settings: &BrokerSettings, (clock, recorder, limits, store): Given<'_>) -> Broker {
     let mut builder = Broker::builder()
         .catalog(catalog())
         .clock(clock.clone())

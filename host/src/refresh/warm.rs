@@ -93,8 +93,18 @@ mod tests {
             (record(7), 1, row(live, 8), false),
             // A grant that failed since, or may be spent, says nothing about the token that it brought.
             (record(7), 1, row(needs_a_human, 6), true),
-            (record(7), 1, row(CredentialState::Uncertain { since: NOW }, 6), true),
-            (record(7), 1, row(CredentialState::Revoked { at: NOW }, 6), false),
+            (
+                record(7),
+                1,
+                row(CredentialState::Uncertain { since: NOW }, 6),
+                true,
+            ),
+            (
+                record(7),
+                1,
+                row(CredentialState::Revoked { at: NOW }, 6),
+                false,
+            ),
             (record(7), 2, row(live, 6), false),
         ];
         for (at, (record, fingerprint, row, good)) in table.into_iter().enumerate() {

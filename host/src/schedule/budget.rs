@@ -255,9 +255,7 @@ impl Budget {
         let Some(pace) = &state.pace else {
             return room;
         };
-        let paced = pace
-            .free(Instant::now())
-            .saturating_sub(state.queued_ahead);
+        let paced = pace.free(Instant::now()).saturating_sub(state.queued_ahead);
         if paced > 0 || room == 0 {
             return paced.min(room);
         }

@@ -90,14 +90,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_second_is_saved_up_and_then_one_starts_at_each_interval() {
         let now = Instant::now();
-        for (rate, burst) in [
-            (50.0, 50),
-            (3.0, 3),
-            (7.0, 7),
-            (2.5, 2),
-            (1.0, 1),
-            (0.1, 1),
-        ] {
+        for (rate, burst) in [(50.0, 50), (3.0, 3), (7.0, 7), (2.5, 2), (1.0, 1), (0.1, 1)] {
             let mut pace = Pace::new(rate);
             assert_eq!(pace.free(now), burst, "{rate}");
             let started = std::iter::repeat_with(|| pace.start(now)).take(100);

@@ -59,7 +59,8 @@ fn by_second(starts: &[Duration]) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_who_come_back_at_once_start_at_the_rate_and_the_rest_know_when_to_come_again() {
+async fn ten_thousand_who_come_back_at_once_start_at_the_rate_and_the_rest_know_when_to_come_again()
+{
     const CALLERS: u64 = 10_000;
     const PATIENCE: Duration = Duration::from_secs(10);
     let world = World::new(1_024, RATE as f64);
@@ -108,7 +109,11 @@ async fn callers_go_first_at_the_rate_too() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut flows = JoinSet::new();
     for slot in 0..40u64 {
-        let lane = if slot < 20 { Lane::Ahead } else { Lane::Waiting };
+        let lane = if slot < 20 {
+            Lane::Ahead
+        } else {
+            Lane::Waiting
+        };
         let (budget, order) = (world.budget.clone(), order.clone());
         flows.spawn(async move {
             let ticket = budget.ticket(SlotId(slot), lane, NOW, NOW).await.unwrap();
@@ -146,7 +151,10 @@ async fn renewals_ahead_of_time_obey_the_rate_and_the_scheduler_is_told_when_the
     }
     let started = started.load(Ordering::Relaxed);
     // 75 of 100 tickets are for renewals, and each is held for 5 s: the rate is what limits.
-    assert!((100..=110).contains(&started), "{started} in 10 s at 10 a second");
+    assert!(
+        (100..=110).contains(&started),
+        "{started} in 10 s at 10 a second"
+    );
 }
 
 #[tokio::test(start_paused = true)]

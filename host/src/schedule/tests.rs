@@ -79,7 +79,13 @@ fn plan(slot: &Slot) -> Option<Plan> {
         at_most: Duration::from_secs(300),
     };
     let draw = draw(SEED, slot.key().hash_word(), token.generation().number());
-    Plan::new(life, ahead, Duration::from_millis(100), draw, slot.stalled())
+    Plan::new(
+        life,
+        ahead,
+        Duration::from_millis(100),
+        draw,
+        slot.stalled(),
+    )
 }
 
 struct World {
