@@ -11,8 +11,10 @@ use keyfob::model::secret::Secret;
 use keyfob::model::time::Clock as _;
 use keyfob::store::Store;
 use keyfob::store::embedded::EmbeddedStore;
+use keyfob::store::memory::MemoryStore;
 use keyfob::testing::TestClock;
 use keyfob::testing::issuer::{Behaviour, RefreshRotation};
+use keyfob_tests::hand::Hand;
 use keyfob_tests::shaky::{Shaky, Tokens};
 use keyfob_tests::stage::{
     ACME, CLIENT, Setting, Stage, client, credential, generation, of, refused, scopes, secret,
@@ -261,7 +263,11 @@ async fn a_kept_token_that_cannot_be_read_is_as_none() {
             store.set_tokens(how);
             Arc::new(store) as Arc<dyn Store>
         };
-        stage.restart(reopen, |_| {}).await;
+        // Half of it is waited for an answer.
+        let patience = Duration::from_secs(4);
+        stage
+            .restart(reopen, |all| all.providers[0].refresh.timeout = patience)
+            .await;
         stage.token().await.unwrap();
         assert_eq!((stage.calls(), adopted(&stage)), (2, 0), "{how:?}");
         assert!(!stage.broker.ready().degraded, "credentials are there");
@@ -361,5 +367,43 @@ async fn a_required_token_that_was_kept_makes_the_process_ready_while_the_issuer
     found.expect("nobody has to ask");
     assert!(stage.broker.ready().ready);
     assert_eq!(stage.calls(), 1);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn kept_tokens_that_are_over_are_forgotten_and_the_others_stay() {
+    let hand = Hand::take(Duration::ZERO);
+    let store = Arc::new(Shaky::around(Arc::new(MemoryStore::new())));
+    let mut setting = Setting::new().lifetime(LIFE).clock(hand.clock.clone());
+    setting.store = Some(store.clone());
+    let stage = setting.open().await;
+    let caller = stage.billing();
+    let get = |scope: &'static str| {
+        let caller = caller.clone();
+        tokio::spawn(async move { caller.token(&with_scope(scope)).await.is_ok() })
+    };
+    stage
+        .issuer
+        .behave_next(1, Behaviour::Lifetime(Duration::from_secs(30)));
+    for scope in ["read", "write"] {
+        let asked = get(scope);
+        hand.settle(&stage).await;
+        assert!(asked.await.unwrap());
+        hand.settle(&stage).await;
+    }
+    let kept = async |scope: &str| {
+        let key = TokenKey {
+            scopes: scopes(&[scope]),
+            ..own_key()
+        };
+        store.kept.load_token(&key).await.unwrap().is_some()
+    };
+    assert!(kept("read").await && kept("write").await);
+    // Often enough that a file does not grow by what is over.
+    hand.pass(Duration::from_secs(61), &stage).await;
+    assert!(!kept("read").await);
+    assert!(kept("write").await);
+    drop(caller);
+    drop(hand);
     stage.close().await;
 }

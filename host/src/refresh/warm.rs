@@ -2,26 +2,29 @@
 //! back. Decides whether a kept token is still good; what does not answer or does not fit is as none.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::cache::Slot;
 use crate::core::Core;
 use crate::model::credential::{Credential, Fingerprint};
 use crate::model::event::Event;
+use crate::model::key::TokenKey;
 use crate::model::token::{AccessToken, TokenRecord};
 
-/// A store that takes longer does not answer: asking the issuer is quicker.
-const LOOK_MAX: Duration = Duration::from_secs(1);
+/// The share of the callers' patience that a look into the store may take: the rest is for the issuer. Not less, for many
+/// who come back at once after a restart queue for the disk, and sending them all to the issuer would be no help.
+const LOOK_MAX_ONE_IN: u32 = 2;
 
 /// Publishes the token that the store kept for this slot, under its own generation, if it is still good.
 pub(super) async fn adopt(core: &Core, slot: &Slot) -> Option<Arc<AccessToken>> {
     if !core.store.durable() {
         return None;
     }
+    let provider = core.provider(&slot.key().credential.provider)?;
     // Before the record is read: a withdrawal from here on keeps the token out.
     let era = slot.era();
-    let kept = tokio::time::timeout(LOOK_MAX, find(core, slot)).await;
-    let record = kept.ok().flatten()?;
+    let patience = provider.settings.refresh.timeout / LOOK_MAX_ONE_IN;
+    let look = find(core, slot.key(), &provider.fingerprint);
+    let record = tokio::time::timeout(patience, look).await.ok().flatten()?;
     let token = slot
         .adopt(era, &record.token, record.generation, core.now())
         .ok()?;
@@ -33,14 +36,12 @@ pub(super) async fn adopt(core: &Core, slot: &Slot) -> Option<Arc<AccessToken>> 
     Some(token)
 }
 
-/// The kept token of a slot's key, if what made it still stands.
-async fn find(core: &Core, slot: &Slot) -> Option<TokenRecord> {
-    let key = slot.key();
-    let provider = core.provider(&key.credential.provider)?;
+/// The kept token of a key, if what made it still stands.
+async fn find(core: &Core, key: &TokenKey, fingerprint: &Fingerprint) -> Option<TokenRecord> {
     let record = core.store.load_token(key).await.ok().flatten()?;
     // Read last: whoever revokes commits first, and withdraws from memory then.
     let row = core.store.load(&key.credential).await.ok()?;
-    is_good(&record, &provider.fingerprint, &row.credential).then_some(record)
+    is_good(&record, fingerprint, &row.credential).then_some(record)
 }
 
 /// Whether a kept token may be served, as far as settings and operators are concerned.

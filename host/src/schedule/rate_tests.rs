@@ -58,6 +58,7 @@ fn by_second(starts: &[Duration]) -> Vec<usize> {
     seconds
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are in the documentation")]
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_who_come_back_at_once_start_at_the_rate_and_the_rest_know_when_to_come_again()
 {

@@ -307,6 +307,7 @@ fn herd(world: &World, size: usize) -> Vec<Arc<Slot>> {
 }
 
 /// Peak and mean of the seconds from the first that saw anybody to the last.
+#[expect(clippy::print_stdout, reason = "the figures are in the documentation")]
 fn histogram(what: &str, seen: &[(String, i64)]) -> (f64, f64) {
     let mut seconds = std::collections::BTreeMap::<i64, u32>::new();
     for (_, after) in seen {

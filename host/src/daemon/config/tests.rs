@@ -292,6 +292,9 @@ fn each_mistake_names_its_line_and_its_fix() {
         ("[providers.a]\nplugin = \"x\"\nallow = []\nsecrets = { s = { env = \"X\", alg = \"none\" } }", 4, &["RS256"]),
         ("[providers.a]\nplugin = \"x\"\nallow = []\nsecrets = { s = { env = \"X\", too = [] } }", 4, &["did you mean `to`?"]),
         ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { timeout = \"1h\" }", 4, &["out of range"]),
+        ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { rate = 0 }", 4, &["refresh.rate", "must be from 0.1 to 10000"]),
+        ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { rate = \"50/s\" }", 4, &["must be a number", "50, or 0.5"]),
+        ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { rate = nan }", 4, &["must be from 0.1"]),
         ("[policy]\nplugin = 1", 2, &["must be a string"]),
         ("[callers.a]\nuid = 1\nallow = []", 2, &["listens on TCP"]),
         ("[callers.a]\nuid = -1\nallow = []", 2, &["must be from 0"]),
@@ -415,5 +418,5 @@ fn the_reference_names_every_key() {
             documented += 1;
         }
     }
-    assert_eq!(documented, 38, "a new key needs a line here too");
+    assert_eq!(documented, 39, "a new key needs a line here too");
 }
