@@ -47,6 +47,20 @@ async fn all_ask(stage: &Stage, requests: &[TokenRequest]) -> Duration {
     began.elapsed()
 }
 
+/// Everybody's first token; however long it takes to get them all, they end together.
+async fn first_tokens(stage: &Stage, requests: &[TokenRequest], ends: Instant) -> Duration {
+    let asked = all_ask(stage, requests);
+    tokio::pin!(asked);
+    loop {
+        let life = ends - Instant::now();
+        stage.issuer.behave(Behaviour::Lifetime(life));
+        tokio::select! {
+            took = &mut asked => return took,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+}
+
 /// What the issuer saw in each second, from the `from`th request on.
 fn histogram(stage: &Stage, from: usize) -> BTreeMap<u64, usize> {
     let mut seconds = BTreeMap::new();
@@ -89,19 +103,8 @@ async fn main() {
     }
     assert!(imports.join_all().await.into_iter().all(|taken| taken));
 
-    // However long it takes, all tokens end together.
     let ends = Instant::now() + life;
-    let first = all_ask(&stage, &requests);
-    tokio::pin!(first);
-    let took = loop {
-        stage
-            .issuer
-            .behave(Behaviour::Lifetime(ends - Instant::now()));
-        tokio::select! {
-            took = &mut first => break took,
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
-    };
+    let took = first_tokens(&stage, &requests, ends).await;
     stage.issuer.behave(Behaviour::Normal);
     println!(
         "{users} first tokens in {took:.1?}: peak {} requests a second",
