@@ -174,16 +174,18 @@ impl Plan {
     /// provider asked for a pause. What lies ahead stays; what has passed is drawn anew, uniformly over what is left of
     /// the window, so that those who missed their moments do not all come at once. With nothing left it is due at `now`.
     ///
-    /// Where in the past a moment was is itself uniform, so it serves as the draw.
+    /// `draw` is another one than the plan's: those who missed their moments are not evenly spread over the past, for
+    /// whose moment came before the pause was renewed then.
     #[must_use]
-    pub fn resume(self, now: UnixTime) -> Self {
+    pub fn resume(self, now: UnixTime, draw: f64) -> Self {
         if self.due >= now {
             return self;
         }
-        let [first, last] = self.window;
-        let share = self.due.since(first).as_secs_f64() / now.since(first).as_secs_f64();
-        let due = within([now, last.max(now)], unit(share));
-        Self { due, ..self }
+        let last = self.window[1].max(now);
+        Self {
+            due: within([now, last], unit(draw)),
+            ..self
+        }
     }
 }
 
@@ -268,27 +270,27 @@ mod tests {
 
     #[test]
     fn a_moment_that_was_missed_is_drawn_anew_from_what_is_left() {
-        // draw, when it can be acted on → when, in milliseconds; the window is 479,000 to 598,900
+        // first draw, when it can be acted on, second draw → when, in milliseconds; the window is 479,000 to 598,900
         let (first, last) = (479_000, 598_900);
         let table = [
             // Not missed.
-            (0.5, 0, 538_950),
-            (0.5, 538_950, 538_950),
-            // Missed: by the share of the past that it stood at.
-            (0.0, 500_000, 500_000),
-            (0.5, 598_800, 598_850),
-            (0.25, 538_950, 568_925),
+            (0.5, 0, 0.9, 538_950),
+            (0.5, 538_950, 0.9, 538_950),
+            // Missed, by a moment or by all of the window.
+            (0.0, first + 1, 0.0, first + 1),
+            (0.0, 500_000, 0.0, 500_000),
+            (0.5, 598_800, 0.5, 598_850),
+            (0.25, 538_950, 0.5, 568_925),
             // Nothing is left.
-            (0.0, last, last),
-            (0.9, 599_950, 599_950),
-            (0.9, 700_000, 700_000),
+            (0.0, last, 0.5, last),
+            (0.9, 599_950, 0.5, 599_950),
+            (0.9, 700_000, 0.5, 700_000),
         ];
-        for (draw, now, expected) in table {
-            let plan = Plan::new(life(600_000), AHEAD, Duration::ZERO, draw, 0).unwrap();
-            assert!(plan.due >= START.plus(Duration::from_millis(first)));
-            let resumed = plan.resume(START.plus(Duration::from_millis(now)));
+        for (drawn, now, again, expected) in table {
+            let plan = Plan::new(life(600_000), AHEAD, Duration::ZERO, drawn, 0).unwrap();
+            let resumed = plan.resume(START.plus(Duration::from_millis(now)), again);
             let due = resumed.due.since(START).as_millis();
-            assert_eq!(due, u128::from(expected), "{draw} {now}");
+            assert_eq!(due, u128::from(expected), "{drawn} {now} {again}");
         }
     }
 
@@ -415,25 +417,30 @@ mod tests {
 
         #[test]
         fn what_was_missed_comes_evenly_over_what_is_left(
-            length in 60_000u64..100_000_000, share in 0.1f64..1.0, latency in 0u64..5_000, missed in 0.0f64..1.0,
+            length in 60_000u64..100_000_000, share in 0.1f64..1.0, latency in 0u64..5_000,
+            began in 0.0f64..0.9, ended in 0.0f64..0.9, seed in any::<u64>(),
         ) {
+            const KEYS: u64 = 2_000;
             let ahead = Ahead { share, at_most: Duration::MAX };
             let plan = |draw| Plan::new(life(length), ahead, Duration::from_millis(latency), draw, 0).unwrap();
-            let [first, last] = plan(0.0).window;
-            let now = within([first, last], missed);
-            const KEYS: u32 = 1_000;
-            let mut fourths = [0u32; 4];
+            let window = plan(0.0).window;
+            let (began, now) = (within(window, began), within(window, began.max(ended)));
+            let left = window[1].since(now).as_millis();
+            let (mut missed, mut halves) = (0u32, [0u32; 2]);
             for key in 0..KEYS {
-                let due = plan(f64::from(key) / f64::from(KEYS)).resume(now).due;
-                prop_assert!(due >= now && due <= last);
-                let left = last.since(now).as_millis().max(1);
-                fourths[usize::try_from(due.since(now).as_millis() * 4 / left).unwrap().min(3)] += 1;
+                let planned = plan(draw(seed, key, 1));
+                // What was due before the pause began was renewed then.
+                if planned.due < began || planned.due >= now {
+                    continue;
+                }
+                let due = planned.resume(now, draw(seed, key ^ now.as_millis(), 1)).due;
+                prop_assert!(due >= now && due <= window[1]);
+                missed += 1;
+                halves[usize::from(due.since(now).as_millis() * 2 >= left)] += 1;
             }
-            // A window shorter than a second has too few milliseconds to be even.
-            if last.since(now) >= Duration::from_secs(1) {
-                // Each of its two halves, missed and not, rounds by a key at each border.
-                prop_assert!(fourths.iter().all(|keys| keys.abs_diff(KEYS / 4) <= 10), "{fourths:?}");
-            }
+            // Six times the standard deviation of so many throws of a coin.
+            let slack = 3.0 * f64::from(missed).sqrt() + 1.0;
+            prop_assert!((f64::from(halves[0]) - f64::from(missed) / 2.0).abs() <= slack, "{halves:?}");
         }
 
         #[test]

@@ -286,7 +286,7 @@ fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt
 fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
     if let Some(plan) = renewal_of(core, slot, token) {
         // A token out of the store may have missed its moment.
-        let plan = plan.resume(core.now());
+        let plan = resume(core, slot, plan, core.now());
         if plan.scheduled {
             core.scheduler.file(slot.slot(), plan.due);
         } else {
@@ -299,7 +299,13 @@ fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
 pub(crate) fn renewal_from(core: &Core, slot: &Slot, from: UnixTime) -> Option<UnixTime> {
     let token = slot.servable(from).ok()?;
     let plan = renewal_of(core, slot, &token);
-    Some(plan.map_or(from, |plan| plan.resume(from).due))
+    Some(plan.map_or(from, |plan| resume(core, slot, plan, from).due))
+}
+
+fn resume(core: &Core, slot: &Slot, plan: RenewalPlan, from: UnixTime) -> RenewalPlan {
+    // Another draw each time: keys that missed their moments together may miss the next ones too.
+    let word = slot.key().hash_word() ^ from.as_millis();
+    plan.resume(from, freshness::draw(core.seeds.node, word, 0))
 }
 
 fn renewal_of(core: &Core, slot: &Slot, token: &AccessToken) -> Option<RenewalPlan> {
