@@ -19,8 +19,8 @@ use crate::model::secret::Secret;
 use crate::model::time::{Clock, UnixTime};
 use crate::model::token::{AccessToken, SlotId};
 use crate::observe::{Metrics, ProviderReading, Timeline};
-use crate::refresh;
-use crate::schedule::{Budget, Budgets, Refresher, Scheduler};
+use crate::refresh::{self, Keeping};
+use crate::schedule::{Budget, Budgets, Limits, Refresher, Scheduler};
 use crate::secrets::SecretReader;
 use crate::snapshot::{Placed, Provider, Snapshot};
 use crate::store::{Census, Store, Stored, Unreachable};
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) census: Mutex<Census>,
     /// What the store should hold and does not.
     pub(crate) unsaved: Unsaved,
+    /// Tokens on their way into the store.
+    pub(crate) keeping: Keeping,
     /// Required providers whose own account had a token. Held for one look.
     pub(crate) obtained: Mutex<HashSet<ProviderName>>,
     /// The store did not answer the last time it was asked.
@@ -133,6 +135,7 @@ impl Core {
             scheduler,
             census: Mutex::default(),
             unsaved: Unsaved::default(),
+            keeping: Keeping::default(),
             obtained: Mutex::default(),
             store_away: AtomicBool::new(false),
             store_damaged: AtomicBool::new(false),
@@ -221,10 +224,12 @@ impl Core {
 
     /// What this provider can take.
     pub(crate) fn budget(&self, provider: &Provider) -> Arc<Budget> {
-        self.budgets.of(
-            &provider.settings.name,
-            provider.settings.refresh.concurrency,
-        )
+        let refresh = &provider.settings.refresh;
+        let limits = Limits {
+            most: refresh.concurrency,
+            rate: refresh.rate,
+        };
+        self.budgets.of(&provider.settings.name, limits)
     }
 
     /// Slots that hold or held tokens of one provider.
@@ -280,6 +285,15 @@ impl Refresher for Core {
     fn room(&self, provider: &ProviderName) -> usize {
         self.provider(provider)
             .map_or(0, |provider| self.budget(&provider).room(self.now()))
+    }
+
+    fn paused(&self, provider: &ProviderName) -> Option<UnixTime> {
+        let provider = self.provider(provider)?;
+        self.budget(&provider).paused(self.now())
+    }
+
+    fn renewal_from(&self, slot: &Slot, from: UnixTime) -> Option<UnixTime> {
+        refresh::renewal_from(self, slot, from)
     }
 }
 

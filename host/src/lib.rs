@@ -88,7 +88,8 @@
 //! 4. A token in the slot that is ending is answered all the same, and a refresh is started behind the caller's back.
 //!    With none, the caller joins the slot's flight. The first to join leads: a task of the broker's is spawned, and the
 //!    leader waits like everybody else, each with a deadline counted from its own arrival. Whoever leaves costs nothing.
-//! 5. The task takes a ticket of the provider's budget, passes the credential's gate, reads its record and drives a
+//! 5. The task looks in the store for a token that a restart or an eviction left there, and lands with it if it is still
+//!    good. Otherwise it takes a ticket of the provider's budget, passes the credential's gate, reads its record and drives a
 //!    [`Flow`](model::flow::Flow): `advance(self, input, now) → (Flow, Effect)`. An effect is *ask the plugin*, *send*,
 //!    *commit an intent*, *commit what came back*, *land*. A grant that may be single-use is marked before it leaves; a
 //!    grant that came back is committed before the plugin reads the answer. There is no other path.
@@ -111,6 +112,7 @@
 //! | correlation ids | `core` `correlations` | atomic | every failure | no |
 //! | credentials by state, as last counted | `core` `census` | `Mutex` | a scrape | no |
 //! | what the store did not take | `unsaved::Unsaved` `records`, `wake` | `Mutex`; `Notify` | flights that could not record, the task that records later | no |
+//! | tokens on their way into the store | `refresh::keep` `next`, `failing` | `Mutex`; atomic | a token that was published, the task that writes it | no |
 //! | required providers that had a token; whether the store answered | `core` `obtained`, `store_away` | `Mutex`; atomic | readiness; each load and commit | no |
 //! | whether the store was found damaged; one order to it at a time | `core` `store_damaged`, `tending` | atomic; tokio `Mutex`, never waited for | verify; orders to the store | yes: an order reads or writes the whole file |
 //! | turns at each secret file | `secrets::SecretReader` `turns` | `Mutex`; a `Semaphore` a file | a read | yes: a queue |
@@ -127,8 +129,9 @@
 //! | gates in use | `gate::Gates` `gates` | `Mutex` | a flight that comes or leaves | no |
 //! | one presentation of a credential at a time | `gate` `turn` | tokio `Mutex<()>`, one a credential | flights | yes: that is its purpose |
 //! | what is due when | `schedule::Scheduler` `filed` | `Mutex` | plan, and the scheduler's loop | no |
-//! | nudges to that loop | `schedule` `sooner`, `freed` | `Notify` | an early entry; a ticket that comes back | no |
-//! | what a provider takes: running, queue, pause, latencies | `schedule::Budget` `state` | `Mutex`, one a provider | flights | no |
+//! | nudges to that loop | `schedule` `sooner`, `freed` | `Notify` | an early entry; a ticket that comes back, a rate that allows another | no |
+//! | nudge to whoever keeps time for the rates | `schedule::budget` `paced` | `Notify` | a flight that a rate holds back | no |
+//! | what a provider takes: running, queue, pace, pause, latencies | `schedule::Budget` `state` | `Mutex`, one a provider | flights | no |
 //! | budgets by provider | `schedule::Budgets` | `Mutex` | a provider's first flight, reload | no |
 //! | credentials, tokens, logs | [`store::Store`]; `store::memory` `rows` | `Mutex`, commits gated by version | flights, operators | no |
 //! | who may send next | `store::lease` `held` | `Mutex` | flights | no |

@@ -100,6 +100,9 @@ pub struct RefreshSettings {
     pub timeout: Duration,
     /// How many flows of this provider run at once.
     pub concurrency: usize,
+    /// How many flows of this provider start in a second at most, with a burst of one second's worth; none limits them by
+    /// `concurrency` alone.
+    pub rate: Option<f64>,
     /// What is known of refresh tokens; overrides the plugin's word.
     pub rotation: Rotation,
     /// With [`Rotation::Grace`].
@@ -211,6 +214,7 @@ impl Default for RefreshSettings {
             max_ahead: Duration::from_secs(300),
             timeout: Duration::from_secs(10),
             concurrency: 16,
+            rate: None,
             rotation: Rotation::Unknown,
             grace: Duration::ZERO,
             default_lifetime: Duration::from_secs(300),

@@ -6,6 +6,7 @@
 )]
 
 mod aftermath;
+mod bursts;
 mod crash;
 mod credentials;
 mod daemon;
@@ -16,6 +17,7 @@ mod faults;
 mod handles;
 mod hostile;
 mod issuer;
+mod leases;
 mod lifetimes;
 mod observe;
 mod oidc_provider;
@@ -27,3 +29,4 @@ mod stampede;
 mod swaps;
 mod tidy;
 mod upstream;
+mod warm;

@@ -19,4 +19,5 @@ pub mod oidc;
 pub mod pki;
 pub mod process;
 pub mod raw;
+pub mod shaky;
 pub mod stage;

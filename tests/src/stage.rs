@@ -78,6 +78,8 @@ pub struct Stage {
     pub canary: Canary,
     /// What the broker runs with.
     pub settings: BrokerSettings,
+    clock: Arc<dyn Clock>,
+    limits: Option<CacheLimits>,
     said: Arc<Mutex<String>>,
     log: Sheet,
     common_from: usize,
@@ -205,32 +207,47 @@ impl Setting {
             callers: self.callers,
         };
         let recorder = Arc::new(Recorder::new());
-        let mut builder = Broker::builder()
-            .catalog(catalog())
-            .clock(clock)
-            .observer(recorder.clone())
-            .settings(settings.clone());
-        if let Some(limits) = self.limits {
-            builder = builder.limits(limits);
-        }
-        if let Some(store) = self.store {
-            builder = builder.store(store);
-        }
-        let broker = match builder.build().await {
-            Ok(broker) => broker,
-            Err(error) => panic!("the stage does not stand: {error}"),
-        };
+        let given = (&clock, &recorder, self.limits, self.store);
+        let broker = broker(&settings, given).await;
         Stage {
             issuer,
             broker,
             recorder,
             canary,
             settings,
+            clock,
+            limits: self.limits,
             said: Arc::default(),
             log,
             common_from,
             closed: false,
         }
+    }
+}
+
+/// A clock, a recorder, room in the cache, a store.
+type Given<'a> = (
+    &'a Arc<dyn Clock>,
+    &'a Arc<Recorder>,
+    Option<CacheLimits>,
+    Option<Arc<dyn Store>>,
+);
+
+async fn broker(settings: &BrokerSettings, (clock, recorder, limits, store): Given<'_>) -> Broker {
+    let mut builder = Broker::builder()
+        .catalog(catalog())
+        .clock(clock.clone())
+        .observer(recorder.clone())
+        .settings(settings.clone());
+    if let Some(limits) = limits {
+        builder = builder.limits(limits);
+    }
+    if let Some(store) = store {
+        builder = builder.store(store);
+    }
+    match builder.build().await {
+        Ok(broker) => broker,
+        Err(error) => panic!("the stage does not stand: {error}"),
     }
 }
 
@@ -339,6 +356,29 @@ impl Stage {
         result
     }
 
+    /// Ends the broker in good order and starts another one before the same issuer, on the store that `reopen` opens and
+    /// with the settings as `change` leaves them. What was said stays on the record.
+    ///
+    /// # Panics
+    ///
+    /// When the new broker does not stand.
+    pub async fn restart(
+        &mut self,
+        reopen: impl FnOnce() -> Arc<dyn Store>,
+        change: impl FnOnce(&mut BrokerSettings),
+    ) {
+        change(&mut self.settings);
+        self.broker.shutdown(DRAIN).await;
+        // A store belongs to one process: the old broker lets go of it before the new one opens it.
+        let nobody = Broker::builder().catalog(catalog()).build().await;
+        drop(std::mem::replace(
+            &mut self.broker,
+            nobody.expect("a broker without providers stands"),
+        ));
+        let given = (&self.clock, &self.recorder, self.limits, Some(reopen()));
+        self.broker = broker(&self.settings, given).await;
+    }
+
     /// Puts what somebody was told on the record.
     pub fn record(&self, what: &impl Debug) {
         note(&self.said, what);
@@ -402,7 +442,9 @@ impl Stage {
         events
             .into_iter()
             .filter_map(|event| match event {
-                Event::RefreshStarted { key, .. } | Event::TokenRejected { key, .. } => Some(key),
+                Event::RefreshStarted { key, .. }
+                | Event::TokenAdopted { key, .. }
+                | Event::TokenRejected { key, .. } => Some(key),
                 _ => None,
             })
             .collect()

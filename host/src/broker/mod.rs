@@ -120,6 +120,10 @@ impl Broker {
             .lookup(principal, request, core.epoch.current(), now);
         let entry = self.entry(known, principal, request, now).await?;
         let slot = &entry.pin;
+        if slot.current().is_none() {
+            // The rejected token may be one that the store kept: it cannot be judged before it is here.
+            self.obtain(&entry, Duration::ZERO, now).await?;
+        }
         let (token, outcome) = match self.judge(slot, report, now).await {
             Judged::Kept(retry_after) => {
                 let token = self.obtain(&entry, Duration::ZERO, now).await?;

@@ -28,6 +28,10 @@ use crate::wasm::{Catalog, Runtime};
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// After how long without a question a key leaves: longer than most tokens live, so that what leaves is dead weight.
 const IDLE_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// How many kept tokens that are over are forgotten in one step: each step is one commit, and others wait for it.
+const FORGET_AT_ONCE: usize = 500;
+/// How many such steps are taken in a row: with [`TIDY_EVERY`], more tokens than one process renews.
+const FORGET_STEPS: usize = 200;
 
 /// Sets a broker up.
 pub struct Builder {
@@ -195,6 +199,7 @@ impl Builder {
         });
         core.watch();
         core.spawn(renew(core.clone()));
+        core.spawn(pace(core.clone()));
         core.spawn(tidy(core.clone()));
         core.spawn(recover(core.clone()));
         let broker = Broker(core);
@@ -334,14 +339,36 @@ async fn renew(core: Arc<Core>) {
     }
 }
 
-/// Lets go of keys that nobody asks for, until the broker stops.
+/// Lets those through whom a provider's rate held back, until the broker stops: nobody queues any more then.
+async fn pace(core: Arc<Core>) {
+    tokio::select! {
+        () = core.stop.cancelled() => {}
+        () = core.budgets.run() => {}
+    }
+}
+
+/// Lets go of keys that nobody asks for and of kept tokens that are over, until the broker stops.
 async fn tidy(core: Arc<Core>) {
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(TIDY_EVERY) => {
                 core.cache.evict_idle(core.now(), IDLE_AFTER);
+                if core.store.durable() {
+                    forget_tokens(&core).await;
+                }
             }
+        }
+    }
+}
+
+/// Forgets tokens that are over. What a store does not forget now it is asked for again next time.
+async fn forget_tokens(core: &Core) {
+    for _ in 0..FORGET_STEPS {
+        let forgotten = core.store.forget_tokens(core.now(), FORGET_AT_ONCE).await;
+        let more = forgotten.is_ok_and(|forgotten| forgotten >= FORGET_AT_ONCE);
+        if !more || core.stop.is_cancelled() {
+            return;
         }
     }
 }

@@ -31,6 +31,15 @@ pub enum Event {
         /// From take-off to landing.
         took: Duration,
     },
+    /// A token that the store kept is served again; the issuer was not asked.
+    TokenAdopted {
+        /// Of which key.
+        key: TokenKey,
+        /// Its name.
+        generation: Generation,
+        /// Its end.
+        expires: UnixTime,
+    },
     /// A request left the process.
     UpstreamAnswered {
         /// Of which provider.

@@ -51,6 +51,8 @@ pub struct Ahead {
 pub struct Plan {
     /// From here on it is [`Freshness::Expiring`].
     pub due: UnixTime,
+    /// The window that it was drawn from, both ends included.
+    window: [UnixTime; 2],
     /// Whether the scheduler wakes it then; otherwise the next caller does.
     pub scheduled: bool,
 }
@@ -151,19 +153,45 @@ impl Plan {
             .mul_f64(unit(ahead.share))
             .min(ahead.at_most)
             .max(need);
-        // A second look at what came out of the issuer's cache is as late as can be.
-        let wait = if stalled > 0 {
-            Duration::ZERO
-        } else {
-            (ahead - need).mul_f64(1.0 - unit(draw))
-        };
         let half = life.issued.plus(length / 2);
-        let due = life.serve_until().minus(need).minus(wait).max(half);
+        let last = life.serve_until().minus(need).max(half);
+        // Cut off at half the life before the draw: cut off after it, every early draw would be the same moment.
+        let first = life.serve_until().minus(ahead).max(half).min(last);
+        // A second look at what came out of the issuer's cache is as late as can be.
+        let due = if stalled > 0 {
+            last
+        } else {
+            within([first, last], unit(draw))
+        };
         Some(Self {
             due,
+            window: [first, last],
             scheduled: length >= DEMAND_DRIVEN_BELOW,
         })
     }
+
+    /// The same plan where nothing can be renewed before `now`: the process or the machine was not there, or the
+    /// provider asked for a pause. What lies ahead stays; what has passed is drawn anew, uniformly over what is left of
+    /// the window, so that those who missed their moments do not all come at once. With nothing left it is due at `now`.
+    ///
+    /// `draw` is another one than the plan's: those who missed their moments are not evenly spread over the past, for
+    /// whose moment came before the pause was renewed then.
+    #[must_use]
+    pub fn resume(self, now: UnixTime, draw: f64) -> Self {
+        if self.due >= now {
+            return self;
+        }
+        let last = self.window[1].max(now);
+        Self {
+            due: within([now, last], unit(draw)),
+            ..self
+        }
+    }
+}
+
+/// A point of a window, by a share of it.
+fn within([first, last]: [UnixTime; 2], share: f64) -> UnixTime {
+    first.plus(last.since(first).mul_f64(share))
 }
 
 /// A number in [0, 1) that differs between nodes, keys and generations and is the same each time it is asked for.
@@ -238,6 +266,46 @@ mod tests {
                 "{length} {latency} {draw}"
             );
         }
+    }
+
+    #[test]
+    fn a_moment_that_was_missed_is_drawn_anew_from_what_is_left() {
+        // first draw, when it can be acted on, second draw → when, in milliseconds; the window is 479,000 to 598,900
+        let (first, last) = (479_000, 598_900);
+        let table = [
+            // Not missed.
+            (0.5, 0, 0.9, 538_950),
+            (0.5, 538_950, 0.9, 538_950),
+            // Missed, by a moment or by all of the window.
+            (0.0, first + 1, 0.0, first + 1),
+            (0.0, 500_000, 0.0, 500_000),
+            (0.5, 598_800, 0.5, 598_850),
+            (0.25, 538_950, 0.5, 568_925),
+            // Nothing is left.
+            (0.0, last, 0.5, last),
+            (0.9, 599_950, 0.5, 599_950),
+            (0.9, 700_000, 0.5, 700_000),
+        ];
+        for (drawn, now, again, expected) in table {
+            let plan = Plan::new(life(600_000), AHEAD, Duration::ZERO, drawn, 0).unwrap();
+            let resumed = plan.resume(START.plus(Duration::from_millis(now)), again);
+            let due = resumed.due.since(START).as_millis();
+            assert_eq!(due, u128::from(expected), "{drawn} {now} {again}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_reaches_back_over_half_the_life_has_no_crowd_at_its_start() {
+        let ahead = Ahead {
+            share: 1.0,
+            at_most: Duration::from_secs(86_400),
+        };
+        let due = |draw| {
+            let plan = Plan::new(life(600_000), ahead, Duration::ZERO, draw, 0).unwrap();
+            plan.due.since(START)
+        };
+        assert_eq!(due(0.0), Duration::from_secs(300));
+        assert!(due(0.1) > Duration::from_secs(329), "{:?}", due(0.1));
     }
 
     #[test]
@@ -345,6 +413,34 @@ mod tests {
             prop_assert!(plan.due > UnixTime::default());
             prop_assert!(plan.due < life(length).expires);
             prop_assert!(plan.due >= START.plus(Duration::from_millis(length / 2)));
+        }
+
+        #[test]
+        fn what_was_missed_comes_evenly_over_what_is_left(
+            length in 60_000u64..100_000_000, share in 0.1f64..1.0, latency in 0u64..5_000,
+            began in 0.0f64..0.9, ended in 0.0f64..0.9, seed in any::<u64>(),
+        ) {
+            const KEYS: u64 = 2_000;
+            let ahead = Ahead { share, at_most: Duration::MAX };
+            let plan = |draw| Plan::new(life(length), ahead, Duration::from_millis(latency), draw, 0).unwrap();
+            let window = plan(0.0).window;
+            let (began, now) = (within(window, began), within(window, began.max(ended)));
+            let left = window[1].since(now).as_millis();
+            let (mut missed, mut halves) = (0u32, [0u32; 2]);
+            for key in 0..KEYS {
+                let planned = plan(draw(seed, key, 1));
+                // What was due before the pause began was renewed then.
+                if planned.due < began || planned.due >= now {
+                    continue;
+                }
+                let due = planned.resume(now, draw(seed, key ^ now.as_millis(), 1)).due;
+                prop_assert!(due >= now && due <= window[1]);
+                missed += 1;
+                halves[usize::from(due.since(now).as_millis() * 2 >= left)] += 1;
+            }
+            // Six times the standard deviation of so many throws of a coin.
+            let slack = 3.0 * f64::from(missed).sqrt() + 1.0;
+            prop_assert!((f64::from(halves[0]) - f64::from(missed) / 2.0).abs() <= slack, "{halves:?}");
         }
 
         #[test]

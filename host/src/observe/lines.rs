@@ -101,6 +101,21 @@ impl Observer for Lines {
                     }
                 }
             }
+            Event::TokenAdopted {
+                key,
+                generation,
+                expires,
+            } => {
+                let (generation, expires) = (generation.number(), expires.as_secs());
+                about!(
+                    info,
+                    "keyfob::refresh",
+                    key,
+                    generation,
+                    expires,
+                    "token taken from the store"
+                );
+            }
             Event::UpstreamAnswered {
                 provider,
                 result,

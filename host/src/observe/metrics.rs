@@ -35,6 +35,7 @@ pub struct Metrics {
     registry: Registry,
     refreshes: Family<RefreshLabels, Counter>,
     refresh_seconds: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
+    adopted: Family<ProviderLabels, Counter>,
     answers: Family<AnswerLabels, Counter>,
     answer_seconds: Family<ProviderLabels, Histogram, fn() -> Histogram>,
     plugin_failures: Family<KindLabels, Counter>,
@@ -115,6 +116,7 @@ impl Metrics {
             registry: Registry::with_prefix("keyfob"),
             refreshes: Family::default(),
             refresh_seconds: Family::new_with_constructor(latency),
+            adopted: Family::default(),
             answers: Family::default(),
             answer_seconds: Family::new_with_constructor(latency),
             plugin_failures: Family::default(),
@@ -153,6 +155,11 @@ impl Metrics {
             "From take-off of a refresh to its landing",
             Unit::Seconds,
             self.refresh_seconds.clone(),
+        );
+        registry.register(
+            "tokens_adopted",
+            "Tokens that the store kept and that are served again",
+            self.adopted.clone(),
         );
         registry.register(
             "upstream_answers",

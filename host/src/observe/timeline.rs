@@ -28,8 +28,8 @@ pub struct Timeline {
 pub struct Fact {
     /// When it was observed, unix milliseconds.
     pub at_ms: u64,
-    /// What: `refresh_started`, `renewed`, `refresh_failed`, `rejected`, `request_failed`, `credential`, `rotated`,
-    /// `evicted`.
+    /// What: `refresh_started`, `renewed`, `refresh_failed`, `adopted`, `rejected`, `request_failed`, `credential`,
+    /// `rotated`, `evicted`.
     pub what: &'static str,
     /// The words.
     pub detail: String,
@@ -141,6 +141,15 @@ impl Observer for Timeline {
                         self.note(key, "refresh_failed", words);
                     }
                 }
+            }
+            Event::TokenAdopted {
+                key,
+                generation,
+                expires,
+            } => {
+                let (generation, expires) = (generation.number(), expires.as_secs());
+                let words = format!("generation {generation}, until {expires}, from the store");
+                self.note(key, "adopted", words);
             }
             Event::TokenRejected {
                 key,

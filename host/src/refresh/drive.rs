@@ -7,20 +7,36 @@ use std::time::Duration;
 use super::Want;
 use crate::cache::Slot;
 use crate::core::Core;
-use crate::model::contract::{Cause, PluginFault};
+use crate::model::contract::{Cause, PluginFault, Rotation};
 use crate::model::credential::{CommitFault, Version};
 use crate::model::event::Event;
 use crate::model::flow::{Change, Effect, Failure, Flow, Input, Landing, Plan, Record};
-use crate::model::key::TokenKey;
+use crate::model::key::{CredentialKey, TokenKey};
 use crate::model::secret::Secret;
 use crate::model::time::UnixTime;
 use crate::model::transport::{Delivery, OutgoingRequest};
 use crate::snapshot::Provider;
-use crate::store::Unreachable;
+use crate::store::{Lease, Owner, Unreachable};
 use crate::unsaved;
 
 /// Between two tries of a commit that the store did not answer.
 const RECORD_PAUSE: Duration = Duration::from_millis(100);
+
+/// Added to a flow's deadline before its lease ends by itself: what it takes to land and to give the lease back.
+const LEASE_SLACK: Duration = Duration::from_secs(5);
+/// A lease that the store does not take back in this time ends by itself: the next of the credential waits meanwhile.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+
+/// How a flow went.
+pub(super) struct Driven {
+    /// How it ended.
+    pub(super) landing: Landing,
+    /// What its last request met; none when it sent none.
+    pub(super) heard: Option<Heard>,
+    /// The version of the credential that it was decided on. Its own commits do not count: a token is withdrawn by a
+    /// version that an operator made since.
+    pub(super) version: Version,
+}
 
 /// What the last request of a flow met.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,31 +47,69 @@ pub(super) enum Heard {
     Nothing,
 }
 
-/// Runs one flow to its landing; says what its last request met.
+/// A lease of the store's, given back whatever becomes of the flow.
+struct Held<'a> {
+    core: &'a Arc<Core>,
+    key: &'a CredentialKey,
+    owner: Owner,
+}
+
+/// Runs one flow to its landing.
 pub(super) async fn drive(
     core: &Arc<Core>,
     provider: &Arc<Provider>,
     slot: &Slot,
     want: Want,
     deadline: UnixTime,
-) -> (Landing, Option<Heard>) {
+) -> Driven {
     let key = slot.key();
+    let unsent = |failure| Driven {
+        landing: Landing::Failed(failure),
+        heard: None,
+        version: Version::default(),
+    };
     // Secrets are files too, and a file system can hang.
     let left = deadline.since(core.now());
     let planned =
         tokio::time::timeout(left, plan(core, provider, slot, want.cause, deadline)).await;
     let plan = match planned {
         Ok(Ok(plan)) => plan,
-        Ok(Err(failure)) => return (Landing::Failed(failure), None),
+        Ok(Err(failure)) => return unsent(failure),
         Err(_) => {
             let detail = "the secrets could not be read in time";
-            return (
-                Landing::Failed(Failure::misconfigured("secret", detail)),
-                None,
-            );
+            return unsent(Failure::misconfigured("secret", detail));
         }
     };
+    // Where nothing is spent by presenting it, nobody waits for anybody.
+    let lease = match plan.rotation {
+        Rotation::Never => Ok(None),
+        Rotation::Unknown | Rotation::SingleUse | Rotation::Grace => {
+            acquire(core, &key.credential, plan.owner, deadline).await
+        }
+    };
+    let (held, away) = match lease {
+        Ok(held) => (held, None),
+        Err(NoLease::Busy(failure)) => return unsent(failure),
+        Err(NoLease::Away(fault)) => (None, Some(fault)),
+    };
+    let driven = run(core, provider, key, plan, deadline, away).await;
+    if let Some(held) = held {
+        held.give_back().await;
+    }
+    driven
+}
+
+/// Performs the effects of a flow; `away` is what the store said when it was asked for the lease, if it did not answer.
+async fn run(
+    core: &Arc<Core>,
+    provider: &Arc<Provider>,
+    key: &TokenKey,
+    plan: Plan,
+    deadline: UnixTime,
+    mut away: Option<Unreachable>,
+) -> Driven {
     let mut heard = None;
+    let mut version = None;
     let (mut flow, mut effect) = Flow::new(plan, core.now());
     loop {
         let input = match effect {
@@ -63,7 +117,16 @@ pub(super) async fn drive(
                 let detail = "what became of this grant is not on record yet".to_owned();
                 Input::Leased(Err(Unreachable(detail)))
             }
-            Effect::Lease | Effect::Reload => Input::Leased(core.load(&key.credential).await),
+            Effect::Lease | Effect::Reload => {
+                let loaded = match away.take() {
+                    Some(fault) => Err(fault),
+                    None => core.load(&key.credential).await,
+                };
+                if let Ok(stored) = &loaded {
+                    version.get_or_insert(stored.version);
+                }
+                Input::Leased(loaded)
+            }
             Effect::Strand(record) => {
                 unsaved::keep(core, &key.credential, record);
                 Input::Stranded
@@ -96,10 +159,51 @@ pub(super) async fn drive(
                         detail: failure.detail.clone(),
                     });
                 }
-                return (landing, heard);
+                return Driven {
+                    landing,
+                    heard,
+                    version: version.unwrap_or_default(),
+                };
             }
         };
         (flow, effect) = flow.advance(input, core.now());
+    }
+}
+
+/// Why there is no lease.
+enum NoLease {
+    /// Somebody else has it.
+    Busy(Failure),
+    /// The store did not answer.
+    Away(Unreachable),
+}
+
+/// Asks the store who may send. An efficiency: what keeps a grant from being presented twice is the intent in its record.
+async fn acquire<'a>(
+    core: &'a Arc<Core>,
+    key: &'a CredentialKey,
+    owner: Owner,
+    deadline: UnixTime,
+) -> Result<Option<Held<'a>>, NoLease> {
+    let now = core.now();
+    let left = deadline.since(now);
+    // Before it is asked for: what is cut off here may be held all the same.
+    let held = Held { core, key, owner };
+    let asked = core.store.acquire(key, owner, left + LEASE_SLACK, now);
+    let answer = match tokio::time::timeout(left, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Unreachable("it did not answer in time".to_owned())),
+    };
+    core.store_away.store(answer.is_err(), Ordering::Relaxed);
+    match answer {
+        Ok(Lease::Held { .. }) => Ok(Some(held)),
+        Ok(Lease::Busy { until }) => {
+            std::mem::forget(held);
+            let failure =
+                Failure::unavailable("in_flight", "another attempt may still be under way");
+            Err(NoLease::Busy(failure.after(until.since(now))))
+        }
+        Err(fault) => Err(NoLease::Away(fault)),
     }
 }
 
@@ -225,4 +329,25 @@ fn plugin_failed(core: &Core, provider: &Provider, fault: &PluginFault) {
         label: fault.label(),
         detail: fault.to_string(),
     });
+}
+
+// === impl Held ===
+
+impl Held<'_> {
+    /// Gives it back before the next of the credential asks for it.
+    async fn give_back(self) {
+        let released = self.core.store.release(self.key, self.owner);
+        // Not heard, it ends by itself.
+        let _ = tokio::time::timeout(RELEASE_MAX, released).await;
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Held<'_> {
+    /// The flow was cut off: nobody waits for this.
+    fn drop(&mut self) {
+        let (core, key, owner) = (self.core.clone(), self.key.clone(), self.owner);
+        let release = async move { core.store.release(&key, owner).await };
+        self.core.spawn(release);
+    }
 }

@@ -2,6 +2,9 @@
 //! costs nothing.
 
 mod drive;
+mod keep;
+mod turn;
+mod warm;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,11 +23,12 @@ use crate::model::event::{Event, RefreshOutcome};
 use crate::model::flow::{Failure, FailureScope, Landing};
 use crate::model::freshness::{self, Ahead, Life, Plan as RenewalPlan};
 use crate::model::time::UnixTime;
-use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId};
+use crate::model::token::{AccessToken, Generation, ObtainedToken, SlotId, TokenRecord};
 use crate::revoke;
-use crate::schedule::{Lane, Load, NoTicket};
-use drive::{Heard, drive};
+use crate::schedule::{Lane, Load};
+use drive::{Driven, Heard, drive};
 pub(crate) use drive::{random, secrets_of, send};
+pub(crate) use keep::Keeping;
 
 /// How often a flight starts over because the provider's settings changed, or the credential was replaced, under it.
 const RESTARTS_MAX: usize = 2;
@@ -86,6 +90,13 @@ async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<SlotId, Landed>)
     {
         return lead.land(Err(error));
     }
+    if want.cause == Cause::First
+        && slot.current().is_none()
+        && let Some(token) = warm::adopt(&core, &slot).await
+    {
+        plan_renewal(&core, &slot, &token);
+        return lead.land(Ok(token));
+    }
     let key = slot.key().clone();
     core.emit(&Event::RefreshStarted {
         key: key.clone(),
@@ -133,7 +144,7 @@ enum Attempt {
 }
 
 /// Tries until what it was based on stays as it was, a few times.
-async fn attempts(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
+async fn attempts(core: &Arc<Core>, slot: &Pin, want: Want) -> Attempt {
     for _ in 0..=RESTARTS_MAX {
         // Before anything else: a withdrawal from here on makes what is obtained, or what fails, worthless.
         let era = slot.era();
@@ -146,7 +157,7 @@ async fn attempts(core: &Arc<Core>, slot: &Slot, want: Want) -> Attempt {
     Attempt::Again
 }
 
-async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt {
+async fn attempt(core: &Arc<Core>, slot: &Pin, want: Want, era: Era) -> Attempt {
     let key = slot.key();
     let Some(provider) = core.provider(&key.credential.provider) else {
         return Attempt::Failed(Failure::misconfigured(
@@ -154,27 +165,16 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt
             "the provider was removed",
         ));
     };
-    let now = core.now();
     let budget = core.budget(&provider);
     let lane = match want.cause {
         Cause::Expiring => Lane::Ahead,
         Cause::First | Cause::Rejected | Cause::Operator => Lane::Waiting,
     };
-    let ends = slot.current().map_or(now, |token| token.expires());
     let patience = provider.settings.refresh.timeout;
-    let ticket =
-        match tokio::time::timeout(patience, budget.ticket(slot.id(), lane, ends, now)).await {
-            Ok(Ok(ticket)) => ticket,
-            Ok(Err(NoTicket::Paused { until })) => {
-                return Attempt::Failed(rate_limited(until.since(now)));
-            }
-            Ok(Err(NoTicket::Full)) | Err(_) => {
-                return Attempt::Failed(Failure::unavailable(
-                    "concurrency",
-                    "as many refreshes of this provider ran or waited as may",
-                ));
-            }
-        };
+    let ticket = match turn::ticket(core, &budget, slot, lane, patience).await {
+        Ok(ticket) => ticket,
+        Err(failure) => return Attempt::Failed(failure),
+    };
     // Where nothing is spent by presenting it, nobody has to wait for anybody: keys of one client credential fly side by
     // side.
     let gate = match provider.rotation().0 {
@@ -191,7 +191,7 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt
         }
     };
     if core.stop.is_cancelled() {
-        return Attempt::Failed(Failure::unavailable("stopping", "the process is ending"));
+        return Attempt::Failed(turn::stopping());
     }
     // Another flight of this slot may have landed while this one queued: what it brought is newer than what was wanted.
     if let Ok(token) = slot.servable(core.now())
@@ -202,7 +202,11 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt
     // From here, whatever the queues took: a single-use grant must not be sent with what little they left.
     let began = core.now();
     let deadline = began.plus(patience);
-    let (landing, heard) = drive(core, &provider, slot, want, deadline).await;
+    let Driven {
+        landing,
+        heard,
+        version,
+    } = drive(core, &provider, slot, want, deadline).await;
     drop(gate);
     let ended = core.now();
     match heard {
@@ -211,7 +215,19 @@ async fn attempt(core: &Arc<Core>, slot: &Slot, want: Want, era: Era) -> Attempt
         Some(heard) => ticket.finish(ended.since(began), load_of(&landing, heard), ended),
     }
     match landing {
-        Landing::Renewed(token) => publish(core, slot, era, &token),
+        Landing::Renewed(token) => {
+            let landed = publish(core, slot, era, &token);
+            if let Attempt::Published(published) = &landed {
+                let record = TokenRecord {
+                    token,
+                    generation: published.generation(),
+                    fingerprint: provider.fingerprint,
+                    obtained_at: version,
+                };
+                keep::keep(core, slot.slot(), record);
+            }
+            landed
+        }
         Landing::Failed(mut failure) => {
             if failure.scope == FailureScope::Client && slot.era() == era {
                 let delay = pause(core, slot, failure.after, ended);
@@ -253,14 +269,6 @@ fn load_of(landing: &Landing, heard: Heard) -> Load {
     }
 }
 
-fn rate_limited(after: Duration) -> Failure {
-    Failure::unavailable(
-        "rate_limited",
-        "the issuer asked this client for fewer requests",
-    )
-    .after(after)
-}
-
 /// Puts a token where callers find it.
 fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt {
     let why = match slot.publish(era, token, core.now()) {
@@ -275,12 +283,35 @@ fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt
 }
 
 /// Draws when this slot's token is renewed, and files it with the scheduler.
-pub(crate) fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
-    let Some(provider) = core.provider(&slot.key().credential.provider) else {
-        return;
-    };
+fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
+    if let Some(plan) = renewal_of(core, slot, token) {
+        // A token out of the store may have missed its moment.
+        let plan = resume(core, slot, plan, core.now());
+        if plan.scheduled {
+            core.scheduler.file(slot.slot(), plan.due);
+        } else {
+            slot.set_due(plan.due);
+        }
+    }
+}
+
+/// When to renew a slot's token for which nothing can be done before `from`; `None` when it ends before.
+pub(crate) fn renewal_from(core: &Core, slot: &Slot, from: UnixTime) -> Option<UnixTime> {
+    let token = slot.servable(from).ok()?;
+    let plan = renewal_of(core, slot, &token);
+    Some(plan.map_or(from, |plan| resume(core, slot, plan, from).due))
+}
+
+fn resume(core: &Core, slot: &Slot, plan: RenewalPlan, from: UnixTime) -> RenewalPlan {
+    // Another draw each time: keys that missed their moments together may miss the next ones too.
+    let word = slot.key().hash_word() ^ from.as_millis();
+    plan.resume(from, freshness::draw(core.seeds.node, word, 0))
+}
+
+fn renewal_of(core: &Core, slot: &Slot, token: &AccessToken) -> Option<RenewalPlan> {
+    let provider = core.provider(&slot.key().credential.provider)?;
     let refresh = &provider.settings.refresh;
-    let plan = RenewalPlan::new(
+    RenewalPlan::new(
         Life {
             issued: token.issued(),
             expires: token.expires(),
@@ -296,14 +327,7 @@ pub(crate) fn plan_renewal(core: &Core, slot: &Pin, token: &AccessToken) {
             token.generation().number(),
         ),
         slot.stalled(),
-    );
-    if let Some(plan) = plan {
-        if plan.scheduled {
-            core.scheduler.file(slot.slot(), plan.due);
-        } else {
-            slot.set_due(plan.due);
-        }
-    }
+    )
 }
 
 /// Remembers a failure, so that callers meet it and not the issuer.
@@ -324,9 +348,14 @@ fn fail(core: &Core, slot: &Pin, failure: Failure, now: UnixTime) -> (Landed, Re
         correlation,
     );
     slot.remember_failure(error.clone(), until);
-    // While a token is served, the scheduler tries again; without one, the next caller does.
-    if slot.servable(until).is_ok() {
-        core.scheduler.file(slot.slot(), until);
+    // While a token is served, the scheduler tries again; without one, the next caller does. What a pause of the whole
+    // provider held up does not all come at its end.
+    if let Some(spread) = renewal_from(core, slot, until) {
+        let again = match failure.scope {
+            FailureScope::Client => spread,
+            FailureScope::Key | FailureScope::Grant => until,
+        };
+        core.scheduler.file(slot.slot(), again);
     }
     let outcome = RefreshOutcome::Failed {
         kind: failure.kind,

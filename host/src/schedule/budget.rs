@@ -2,15 +2,17 @@
 //!
 //! One ticket is one flow. Callers who wait go before renewals ahead of time, and a share of the tickets is kept for
 //! them; within each, the token that ends first goes first. The number of tickets follows what the provider can take.
-//! When it asked for a pause for the whole client, there are none.
+//! When it asked for a pause for the whole client, there are none. Where the operator set a rate, both lanes obey it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::latency::Latencies;
+use super::pace::Pace;
 use crate::model::key::ProviderName;
 use crate::model::time::UnixTime;
 use crate::model::token::SlotId;
@@ -55,12 +57,29 @@ pub enum NoTicket {
     Full,
 }
 
+/// What an operator allows of one provider.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Limits {
+    /// Flows at once.
+    pub most: usize,
+    /// Flows that start in a second.
+    pub rate: Option<f64>,
+}
+
 /// What one provider can take.
 pub struct Budget {
     /// Held for a few words; never across `.await`, and nobody is told anything while it is held.
     state: Mutex<State>,
-    /// Told when a ticket came back: the scheduler may start another renewal.
+    bells: Bells,
+}
+
+/// Whom a budget tells what.
+#[derive(Clone, Default)]
+struct Bells {
+    /// The scheduler may start another renewal.
     freed: Arc<Notify>,
+    /// Somebody waits for the rate: see [`Budgets::run`].
+    paced: Arc<Notify>,
 }
 
 /// The right to run one flow. Dropped, it comes back.
@@ -75,12 +94,17 @@ pub struct Ticket {
 /// Bounded by the providers that were ever configured.
 pub struct Budgets {
     by_provider: Mutex<HashMap<ProviderName, Arc<Budget>>>,
-    freed: Arc<Notify>,
+    bells: Bells,
 }
 
 struct State {
     /// As configured.
     most: usize,
+    pace: Option<Pace>,
+    /// Somebody waits for the rate, and [`Budgets::run`] knows.
+    timed: bool,
+    /// The scheduler is to be told when the rate lets another renewal start: it found no room, or started one.
+    wants_room: bool,
     /// What the provider takes now: between 1 and `most`.
     takes: f64,
     cut_at: UnixTime,
@@ -113,11 +137,13 @@ struct Queued<'a> {
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of at most `most` flows at once; `freed` is told when one ends.
-    pub fn new(most: usize, freed: Arc<Notify>) -> Arc<Self> {
-        let most = most.max(1);
+    fn new(limits: Limits, bells: Bells) -> Arc<Self> {
+        let most = limits.most.max(1);
         let state = State {
             most,
+            pace: limits.rate.map(Pace::new),
+            timed: false,
+            wants_room: false,
             takes: most as f64,
             cut_at: UnixTime::default(),
             running: 0,
@@ -131,7 +157,7 @@ impl Budget {
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            freed,
+            bells,
         })
     }
 
@@ -214,18 +240,43 @@ impl Budget {
     /// Ends a pause: an operator knows better.
     pub fn resume(&self) {
         self.lock().paused_until = UnixTime::default();
-        self.freed.notify_one();
+        self.bells.freed.notify_one();
     }
 
     /// How many more renewals ahead of time would get a ticket at once.
     pub fn room(&self, now: UnixTime) -> usize {
-        let state = self.lock();
+        let mut state = self.lock();
         if now < state.paused_until || state.queue.len() > state.queued_ahead {
             return 0;
         }
         let free = state.limit().saturating_sub(state.running);
         let ahead = state.limit_ahead().saturating_sub(state.running_ahead);
-        free.min(ahead).saturating_sub(state.queued_ahead)
+        let room = free.min(ahead).saturating_sub(state.queued_ahead);
+        let Some(pace) = &state.pace else {
+            return room;
+        };
+        let paced = pace.free(Instant::now()).saturating_sub(state.queued_ahead);
+        if paced > 0 || room == 0 {
+            return paced.min(room);
+        }
+        state.wants_room = true;
+        let news = !std::mem::replace(&mut state.timed, true);
+        drop(state);
+        if news {
+            self.bells.paced.notify_one();
+        }
+        0
+    }
+
+    /// How long the rate makes one wait who would queue now, if all who queue before stay. Zero without a rate.
+    pub fn wait(&self, lane: Lane) -> Duration {
+        let state = self.lock();
+        let before = match lane {
+            Lane::Waiting => state.queue.len() - state.queued_ahead,
+            Lane::Ahead => state.queue.len(),
+        };
+        let pace = state.pace.as_ref();
+        pace.map_or(Duration::ZERO, |pace| pace.wait(before, Instant::now()))
     }
 
     /// What nineteen in twenty flows did not exceed: what a renewal needs.
@@ -239,25 +290,43 @@ impl Budget {
         (state.running, state.limit())
     }
 
-    /// Takes a new configured limit.
-    pub fn set_most(self: &Arc<Self>, most: usize) {
+    /// Takes new configured limits.
+    pub fn set_limits(self: &Arc<Self>, limits: Limits) {
         let mut state = self.lock();
-        let most = most.max(1);
+        let most = limits.most.max(1);
         if most != state.most {
             state.most = most;
             state.takes = most as f64;
+        }
+        match (limits.rate, &mut state.pace) {
+            (Some(rate), Some(pace)) => pace.set_rate(rate),
+            (rate, pace) => *pace = rate.map(Pace::new),
         }
         drop(state);
         self.grant();
     }
 
-    /// Hands out what tickets there are, in order.
+    /// Hands out what tickets there are, in order. Sees to it that what the rate holds back is looked at again.
     fn grant(self: &Arc<Self>) {
+        let was_timed = self.lock().timed;
+        if self.grant_now().is_some() && !was_timed {
+            self.bells.paced.notify_one();
+        }
+    }
+
+    /// Hands out what tickets there are, in order; answers when the rate allows the next one that somebody waits for.
+    fn grant_now(self: &Arc<Self>) -> Option<Instant> {
+        let now = Instant::now();
         let mut granted = Vec::new();
+        let mut held_back = false;
         let mut state = self.lock();
         while let Some(place) = state.queue.first_key_value().map(|(place, _)| *place) {
             let (lane, _, number, slot) = place;
             if !state.admits(lane) {
+                break;
+            }
+            if state.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
+                held_back = true;
                 break;
             }
             let Some(sender) = state.dequeue((slot, number)) else {
@@ -265,6 +334,7 @@ impl Budget {
             };
             state.running += 1;
             state.running_ahead += usize::from(lane == Lane::Ahead);
+            state.wants_room |= lane == Lane::Ahead && state.pace.is_some();
             granted.push((
                 sender,
                 Ticket {
@@ -273,11 +343,19 @@ impl Budget {
                 },
             ));
         }
+        let room = state.wants_room && state.pace.is_none_or(|pace| pace.free(now) > 0);
+        state.wants_room &= !room;
+        state.timed = held_back || state.wants_room;
+        let pace = state.pace.filter(|_| state.timed);
         drop(state);
+        if room {
+            self.bells.freed.notify_one();
+        }
         for (sender, ticket) in granted {
             // To one who left, it comes back by being dropped.
             let _ = sender.send(Ok(ticket));
         }
+        pace.map(|pace| now + pace.wait(0, now))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -357,7 +435,7 @@ impl Drop for Ticket {
         state.running_ahead -= usize::from(self.lane == Lane::Ahead);
         drop(state);
         self.budget.grant();
-        self.budget.freed.notify_one();
+        self.budget.bells.freed.notify_one();
     }
 }
 
@@ -368,21 +446,55 @@ impl Budgets {
     pub fn new(freed: Arc<Notify>) -> Self {
         Self {
             by_provider: Mutex::default(),
-            freed,
+            bells: Bells {
+                freed,
+                ..Bells::default()
+            },
         }
     }
 
-    /// The provider's budget, opened if need be, with at most `most` flows at once.
-    pub fn of(&self, provider: &ProviderName, most: usize) -> Arc<Budget> {
+    /// Lets those through whom a rate held back, each when it is time, for as long as it is polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whoever queues stays in the queue.
+    pub async fn run(&self) {
+        loop {
+            let next = self.all().iter().filter_map(Budget::grant_now).min();
+            tokio::select! {
+                () = self.bells.paced.notified() => {}
+                () = until(next) => {}
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Budget>> {
+        let budgets = self
+            .by_provider
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        budgets.values().cloned().collect()
+    }
+
+    /// The provider's budget, opened if need be, within these limits.
+    pub fn of(&self, provider: &ProviderName, limits: Limits) -> Arc<Budget> {
         let mut budgets = self
             .by_provider
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let open = || Budget::new(most, Arc::clone(&self.freed));
+        let open = || Budget::new(limits, self.bells.clone());
         let budget = Arc::clone(budgets.entry(provider.clone()).or_insert_with(open));
         drop(budgets);
-        budget.set_most(most);
+        budget.set_limits(limits);
         budget
+    }
+}
+
+/// Sleeps until then; for ever without a time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -399,3 +511,7 @@ impl Drop for Queued<'_> {
 #[cfg(test)]
 #[path = "budget_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rate_tests.rs"]
+mod rate_tests;

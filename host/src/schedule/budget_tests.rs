@@ -7,7 +7,11 @@ use super::*;
 const NOW: UnixTime = UnixTime::from_secs(1_000);
 
 fn budget(most: usize) -> Arc<Budget> {
-    Budget::new(most, Arc::new(Notify::new()))
+    Budget::new(Limits { most, rate: None }, Bells::default())
+}
+
+fn limits(most: usize, rate: Option<f64>) -> Limits {
+    Limits { most, rate }
 }
 
 fn take(budget: &Arc<Budget>, slot: u64, lane: Lane) -> Option<Ticket> {
@@ -196,9 +200,9 @@ fn one_flow_too_many_is_told_at_once() {
 fn a_budget_outlives_a_change_of_its_settings() {
     let budgets = Budgets::new(Arc::new(Notify::new()));
     let acme = ProviderName::parse("acme").unwrap();
-    let before = budgets.of(&acme, 2);
+    let before = budgets.of(&acme, limits(2, None));
     let _running = take(&before, 1, Lane::Waiting);
-    let after = budgets.of(&acme, 5);
+    let after = budgets.of(&acme, limits(5, None));
     assert!(Arc::ptr_eq(&before, &after));
     assert_eq!(after.load(), (1, 5));
 }

@@ -8,6 +8,7 @@
 
 mod budget;
 mod latency;
+mod pace;
 mod ready;
 mod wheel;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use self::budget::{Budget, Budgets, Lane, Load, NoTicket, QUEUE_MAX, Ticket};
+pub use self::budget::{Budget, Budgets, Lane, Limits, Load, NoTicket, QUEUE_MAX, Ticket};
 use self::ready::Ready;
 use self::wheel::Wheel;
 use crate::cache::{Nudge, PolicyEpoch, Slot};
@@ -30,11 +31,21 @@ const ENTRIES_MAX: usize = 2 * crate::cache::KEYS_MAX;
 /// How long the loop sleeps at most. Sleeping is by a clock that stands still while the machine is suspended; looking
 /// at the wall clock this often finds out.
 const TICK: Duration = Duration::from_secs(1);
+/// What is found due for longer than this was missed: the loop wakes when something is due, and every [`TICK`] anyway, so
+/// the machine slept or the process was stopped. Longer, and as many seconds' worth of renewals would start at once.
+const MISSED_AFTER: Duration = TICK;
 
 /// Renews what is due.
 pub trait Refresher: Nudge {
     /// How many more renewals of this provider may be started now.
     fn room(&self, provider: &ProviderName) -> usize;
+
+    /// Until when none may be, because the provider asked for a pause.
+    fn paused(&self, provider: &ProviderName) -> Option<UnixTime>;
+
+    /// When to renew a slot's token for which nothing can be done before `from`: what missed its moment comes spread over
+    /// what is left, and not all at `from`. `None` when it ends before: then the next caller has it renewed.
+    fn renewal_from(&self, slot: &Slot, from: UnixTime) -> Option<UnixTime>;
 }
 
 /// Knows what is due when.
@@ -141,14 +152,29 @@ impl Scheduler {
     /// Hands over what is due at `now` and has room.
     fn turn(&self, refresher: &dyn Refresher, epoch: u64, now: UnixTime) {
         let mut filed = self.lock();
-        filed.collect(epoch, now);
+        let missed = filed.collect(epoch, now);
         let providers = filed.ready.providers();
         drop(filed);
+        self.file_anew(missed, refresher, now);
         for provider in providers {
+            if let Some(until) = refresher.paused(&provider) {
+                let due = self.lock().ready.take(&provider, usize::MAX);
+                self.file_anew(due, refresher, until);
+                continue;
+            }
             let room = refresher.room(&provider);
             let due = self.lock().ready.take(&provider, room);
             for slot in due {
                 refresher.nudge(&slot);
+            }
+        }
+    }
+
+    /// Plans anew what cannot be renewed before `from`.
+    fn file_anew(&self, slots: Vec<Arc<Slot>>, refresher: &dyn Refresher, from: UnixTime) {
+        for slot in slots {
+            if let Some(due) = refresher.renewal_from(&slot, from) {
+                self.file(&slot, due);
             }
         }
     }
@@ -201,9 +227,10 @@ impl Filed {
         }
     }
 
-    /// Moves what is due to `ready`. A key that nobody asked for, or that nobody may have now, is left to lapse: the
-    /// next caller finds it due and renews it.
-    fn collect(&mut self, epoch: u64, now: UnixTime) {
+    /// Moves what is due to `ready`; answers with what missed its moment, to be planned anew. A key that nobody asked for,
+    /// or that nobody may have now, is left to lapse: the next caller finds it due and renews it.
+    fn collect(&mut self, epoch: u64, now: UnixTime) -> Vec<Arc<Slot>> {
+        let mut missed = Vec::new();
         let Self {
             wheel,
             soon,
@@ -224,9 +251,14 @@ impl Filed {
             };
             let slot = entry.slot.upgrade().filter(|slot| slot.due() == entry.due);
             if let Some(slot) = slot.filter(|slot| slot.wants_renewal(epoch, now)) {
-                ready.put(&slot, entry.due);
+                if now.since(entry.due) > MISSED_AFTER {
+                    missed.push(slot);
+                } else {
+                    ready.put(&slot, entry.due);
+                }
             }
         }
+        missed
     }
 }
 

@@ -22,6 +22,10 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 const LIFETIME_MAX: Duration = Duration::from_secs(31 * 86_400);
 /// More refreshes of one provider at once than issuers answer.
 const CONCURRENCY_MAX: i64 = 1024;
+/// Slower than one refresh in ten seconds, nobody who waits for [`TIMEOUT_MAX`] would see the end of a short queue.
+const RATE_MIN: f64 = 0.1;
+/// More refreshes a second of one provider than this process can do.
+const RATE_MAX: f64 = 10_000.0;
 
 const ROTATIONS: [(&str, Rotation); 4] = [
     ("unknown", Rotation::Unknown),
@@ -214,6 +218,9 @@ fn refresh(section: Section<'_>) -> RefreshSettings {
             .and_then(|item| item.integer(1..=CONCURRENCY_MAX))
             .and_then(|number| usize::try_from(number).ok())
             .unwrap_or(default.concurrency),
+        rate: section
+            .take("rate")
+            .and_then(|item| item.number(RATE_MIN..=RATE_MAX)),
         rotation: section
             .take("rotation")
             .and_then(|item| item.choice(&ROTATIONS))

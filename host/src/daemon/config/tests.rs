@@ -80,6 +80,7 @@ ahead = "30%"
 max_ahead = "2m"
 timeout = "3s"
 concurrency = 4
+rate = 2.5
 rotation = "grace"
 grace = "30s"
 default_lifetime = "10m"
@@ -136,6 +137,7 @@ fn a_full_file_becomes_typed_settings() {
     assert_eq!(acme.secrets[1].alg.as_deref(), Some("ES256"));
     assert!(acme.secrets[1].to.is_none());
     assert!((acme.refresh.ahead - 0.3).abs() < 1e-9);
+    assert_eq!(acme.refresh.rate, Some(2.5));
     assert_eq!(acme.refresh.timeout, Duration::from_secs(3));
     assert_eq!(acme.refresh.rotation, Rotation::Grace);
     assert_eq!(acme.refresh.after_lost_answer, Some(AfterLostAnswer::Probe));
@@ -304,6 +306,9 @@ fn each_mistake_names_its_line_and_its_fix() {
         ("[providers.a]\nplugin = \"x\"\nallow = []\nsecrets = { s = { env = \"X\", alg = \"none\" } }", 4, &["RS256"]),
         ("[providers.a]\nplugin = \"x\"\nallow = []\nsecrets = { s = { env = \"X\", too = [] } }", 4, &["did you mean `to`?"]),
         ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { timeout = \"1h\" }", 4, &["out of range"]),
+        ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { rate = 0 }", 4, &["refresh.rate", "must be from 0.1 to 10000"]),
+        ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { rate = \"50/s\" }", 4, &["must be a number", "50, or 0.5"]),
+        ("[providers.a]\nplugin = \"x\"\nallow = []\nrefresh = { rate = nan }", 4, &["must be from 0.1"]),
         ("[policy]\nplugin = 1", 2, &["must be a string"]),
         ("[callers.a]\nuid = 1\nallow = []", 2, &["listens on TCP"]),
         ("[callers.a]\nuid = -1\nallow = []", 2, &["must be from 0"]),
@@ -428,5 +433,5 @@ fn the_reference_names_every_key() {
             documented += 1;
         }
     }
-    assert_eq!(documented, 41, "a new key needs a line here too");
+    assert_eq!(documented, 42, "a new key needs a line here too");
 }

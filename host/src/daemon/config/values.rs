@@ -44,6 +44,27 @@ impl Item<'_> {
         share
     }
 
+    /// A number, whole or not, inside `range`.
+    pub(super) fn number(&self, range: std::ops::RangeInclusive<f64>) -> Option<f64> {
+        let number = match self.value() {
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .and_then(|number| u32::try_from(number).ok())
+                .map(f64::from),
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => {
+                self.mistake("must be a number", "write it without quotes: 50, or 0.5");
+                return None;
+            }
+        };
+        let inside = number.filter(|number| range.contains(number));
+        if inside.is_none() {
+            let what = format!("must be from {} to {}", range.start(), range.end());
+            self.mistake(what, "write a number in that range");
+        }
+        inside
+    }
+
     /// A path, relative to the file it is written in.
     pub(super) fn path(&self) -> Option<PathBuf> {
         let written = self.string()?;

@@ -150,6 +150,7 @@ pub(super) fn of(event: &Event, at: UnixTime) -> Option<Audited> {
         | Event::RefreshFinished { .. }
         | Event::UpstreamAnswered { .. }
         | Event::RequestFailed { .. }
+        | Event::TokenAdopted { .. }
         | Event::KeyEvicted { .. } => return None,
     })
 }

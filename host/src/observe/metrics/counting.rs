@@ -42,6 +42,12 @@ impl Observer for Metrics {
                     })
                     .inc();
             }
+            Event::TokenAdopted { key, .. } => {
+                let labels = ProviderLabels {
+                    provider: provider(key.credential.provider.as_str()),
+                };
+                self.adopted.get_or_create(&labels).inc();
+            }
             Event::UpstreamAnswered {
                 provider: name,
                 result,
