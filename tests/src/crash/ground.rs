@@ -319,6 +319,9 @@ impl Ground {
         });
         if let Some(credential) = found {
             oracle.version(credential, version);
+            if fields["message"] == "grant rotated" {
+                oracle.recorded(credential);
+            }
         }
     }
 }
