@@ -87,10 +87,17 @@ pub fn search(process: u32, needles: &[Needle]) -> io::Result<Vec<Found>> {
 
 /// All values by how they start, so that one pass finds all of them.
 struct Sought<'a> {
-    starts: HashMap<[u8; START_BYTES], Vec<(usize, usize, &'a [u8])>>,
+    starts: HashMap<[u8; START_BYTES], Vec<Value<'a>>>,
     /// Of each value of each needle.
     copies: Vec<Vec<usize>>,
     longest: usize,
+}
+
+/// One value: the how-manieth of which needle.
+struct Value<'a> {
+    needle: usize,
+    number: usize,
+    bytes: &'a [u8],
 }
 
 // === impl Sought ===
@@ -98,11 +105,14 @@ struct Sought<'a> {
 impl<'a> Sought<'a> {
     fn new(needles: &'a [Needle]) -> Self {
         let mut starts: HashMap<_, Vec<_>> = HashMap::new();
-        for (kind, needle) in needles.iter().enumerate() {
-            for (number, value) in needle.values.iter().enumerate() {
-                if let Some(start) = value.first_chunk() {
-                    let same = starts.entry(*start).or_default();
-                    same.push((kind, number, value.as_slice()));
+        for (needle, it) in needles.iter().enumerate() {
+            for (number, bytes) in it.values.iter().enumerate() {
+                if let Some(start) = bytes.first_chunk() {
+                    starts.entry(*start).or_default().push(Value {
+                        needle,
+                        number,
+                        bytes,
+                    });
                 }
             }
         }
@@ -123,9 +133,9 @@ impl<'a> Sought<'a> {
             else {
                 continue;
             };
-            for (kind, number, value) in self.starts.get(start).into_iter().flatten() {
-                if at + value.len() > before && text[at..].starts_with(value) {
-                    self.copies[*kind][*number] += 1;
+            for value in self.starts.get(start).into_iter().flatten() {
+                if at + value.bytes.len() > before && text[at..].starts_with(value.bytes) {
+                    self.copies[value.needle][value.number] += 1;
                 }
             }
         }
