@@ -27,6 +27,10 @@ const NO_TOKEN: u64 = 0;
 const CLOSED: u64 = u64::MAX;
 /// In place of a time: never.
 const NEVER: u64 = u64::MAX;
+/// How long after the last permit to a key ended it is still renewed if somebody asked for it within that time: a decision
+/// is remembered for minutes, and callers who come back at their own pace must not find the tokens of all keys that were
+/// decided together ended together. Renewing hands nothing out: whoever asks is authorized anew.
+const IN_USE: Duration = Duration::from_secs(600);
 /// How often a hit writes when the key was used, at most: a write per hit would pass the line between the cores.
 const USE_STAMP_EVERY: Duration = Duration::from_secs(1);
 
@@ -276,12 +280,16 @@ impl Slot {
         }
     }
 
-    /// Whether to renew it before its end: somebody asked since it was published, and somebody may have it. A key that
-    /// nobody asked for during the life of a token is left to lapse.
+    /// Whether to renew it before its end: somebody asked since it was published, and somebody may have it, or might a moment
+    /// ago under the same policy. A key that nobody asked for during the life of a token is left to lapse.
     pub fn wants_renewal(&self, epoch: u64, now: UnixTime) -> bool {
         self.asked.load(Ordering::Relaxed) && {
             let cell = shim::read(&self.cell);
-            let permitted = |held: &Permitted| held.epoch == epoch && now < held.until;
+            let in_use = now.since(self.idle_since()) < IN_USE;
+            let permitted = |held: &Permitted| {
+                held.epoch == epoch
+                    && (now < held.until || (in_use && now < held.until.plus(IN_USE)))
+            };
             !cell.closed && cell.permit.as_ref().is_some_and(permitted)
         }
     }

@@ -209,6 +209,11 @@ impl Ground {
             let oracle = self.common.oracle();
             oracle.heard_now().map(str::to_owned).collect()
         };
+        let (good, spent): (Vec<_>, Vec<_>) = {
+            let grants = self.common.upstream.grants();
+            grants.into_iter().partition(|(_, good)| *good)
+        };
+        let texts = |grants: Vec<(String, bool)>| grants.into_iter().map(|(grant, _)| grant);
         let needles = [
             Needle::new("the sealing key, as configured", [self.sealing_key.clone()]),
             Needle::new("the sealing key, as bytes", [key]),
@@ -218,6 +223,8 @@ impl Ground {
             ),
             Needle::new("the caller's key", [&self.common.key]),
             Needle::new("access tokens of the last life", current),
+            Needle::new("refresh tokens that are good", texts(good)),
+            Needle::new("refresh tokens that are spent", texts(spent)),
         ];
         self.report.memory = memory::search(daemon.id()?, &needles)?;
         Ok(())
@@ -319,6 +326,9 @@ impl Ground {
         });
         if let Some(credential) = found {
             oracle.version(credential, version);
+            if fields["message"] == "grant rotated" {
+                oracle.recorded(credential);
+            }
         }
     }
 }

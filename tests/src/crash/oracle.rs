@@ -106,6 +106,8 @@ pub(super) struct Oracle {
     absorbed: usize,
     /// By credential: whether it was served in this round.
     served: Vec<bool>,
+    /// By round and credential: rotations that the log told as recorded.
+    recorded: HashMap<(usize, usize), usize>,
     /// When the process of each round was killed, in milliseconds since 1970.
     killed: Vec<Option<u64>>,
     probes: usize,
@@ -130,6 +132,7 @@ impl Oracle {
             versions: vec![0; many],
             absorbed: 0,
             served: vec![false; many],
+            recorded: HashMap::new(),
             killed: vec![None],
             probes: 0,
             probes_refused: 0,
@@ -241,6 +244,12 @@ impl Oracle {
         *known = version.max(*known);
     }
 
+    /// The log told that a rotation is on record.
+    pub(super) fn recorded(&mut self, credential: usize) {
+        let told = self.recorded.entry((self.round(), credential));
+        *told.or_default() += 1;
+    }
+
     /// After a start, before anything is asked: the version that the store has.
     pub(super) fn audited(&mut self, credential: usize, version: u64) {
         let told = self.versions[credential];
@@ -328,6 +337,7 @@ impl Oracle {
             ..Tally::default()
         };
         let mut found = Vec::new();
+        let last_round = self.round();
         for (number, life) in self.lives.iter().enumerate() {
             let grants = || {
                 self.grants
@@ -335,6 +345,14 @@ impl Oracle {
                     .filter(move |grant| grant.life == number)
             };
             let kept = |id: &str| self.grants.get(id).is_some_and(Grant::is_kept);
+            // The last life ended in order: a renewal that nobody waited for is on record, and the log says so.
+            let in_last = grants().flat_map(|grant| &grant.brought);
+            let in_last = in_last.filter(|brought| {
+                let next = self.grants.get(&brought.grant);
+                next.is_some_and(|next| next.round == last_round)
+            });
+            let told = self.recorded.get(&(last_round, life.credential));
+            let all_recorded = told.is_some_and(|told| *told >= in_last.count());
             let mut lost_here = 0;
             for grant in grants() {
                 for (nth, brought) in grant.brought.iter().enumerate() {
@@ -342,7 +360,7 @@ impl Oracle {
                     let Some(next) = self.grants.get(&brought.grant) else {
                         continue;
                     };
-                    if next.is_kept() {
+                    if next.is_kept() || (all_recorded && next.round == last_round) {
                         tally.kept += 1;
                         let later = next.presented.first().is_some_and(|at| *at > next.round);
                         tally.kept_over_a_kill += usize::from(later);
@@ -402,5 +420,159 @@ impl Grant {
     /// The process had it: it presented it, or gave out what came with it.
     fn is_kept(&self) -> bool {
         self.told || !self.presented.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One credential of each kind, each with a grant handed over: `0`, `1` and `2`.
+    fn oracle() -> Oracle {
+        let kinds = vec![Declared::SingleUse, Declared::Grace, Declared::Unknown];
+        let mut oracle = Oracle::new(kinds);
+        for credential in 0..3 {
+            oracle.hand_over(credential, credential.to_string(), 0);
+        }
+        oracle
+    }
+
+    fn rotated(presented: &str, brought: &str) -> Presentation {
+        Presentation {
+            presented: Some(presented.to_owned()),
+            brought: Some(brought.to_owned()),
+            answered: Answered::Granted,
+            read_at: None,
+        }
+    }
+
+    fn refused(presented: &str, answered: Answered) -> Presentation {
+        Presentation {
+            presented: Some(presented.to_owned()),
+            brought: None,
+            answered,
+            read_at: None,
+        }
+    }
+
+    fn finds(oracle: &mut Oracle, what: &str) {
+        oracle.close(false);
+        let found = &oracle.violations;
+        assert!(found.iter().any(|it| it.contains(what)), "{found:?}");
+    }
+
+    #[test]
+    fn a_chain_that_goes_on_over_a_kill_is_kept_and_counted() {
+        let mut oracle = oracle();
+        oracle.absorb(vec![rotated("0", "a")]);
+        oracle.killed(1);
+        oracle.next_round();
+        oracle.absorb(vec![rotated("a", "b")]);
+        oracle.told(0, Some("b"));
+        let tally = oracle.close(false);
+        assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
+        assert_eq!(
+            (tally.rotations, tally.kept, tally.kept_over_a_kill),
+            (2, 2, 1)
+        );
+    }
+
+    #[test]
+    fn a_grant_presented_twice_is_found_even_if_the_issuer_let_it_pass() {
+        let mut oracle = oracle();
+        oracle.absorb(vec![rotated("0", "a"), rotated("0", "b")]);
+        finds(&mut oracle, "2 times");
+    }
+
+    #[test]
+    fn a_replay_is_found_whatever_is_declared() {
+        for id in ["0", "1"] {
+            let mut oracle = oracle();
+            oracle.absorb(vec![rotated(id, "a"), refused(id, Answered::Replayed)]);
+            finds(&mut oracle, "replayed grant");
+            assert_eq!(oracle.close(false).replays, 1);
+        }
+    }
+
+    #[test]
+    fn a_probe_is_once_and_of_an_unknown_grant_that_was_never_refreshed() {
+        let mut probed = oracle();
+        probed.absorb(vec![rotated("2", "a"), refused("2", Answered::Replayed)]);
+        probed.ended(2, "refused");
+        let tally = probed.close(false);
+        assert!(probed.violations.is_empty(), "{:?}", probed.violations);
+        assert_eq!((tally.probes, tally.replays), (1, 0));
+
+        let mut later = oracle();
+        later.absorb(vec![rotated("2", "a"), rotated("a", "b")]);
+        later.absorb(vec![refused("a", Answered::Replayed)]);
+        finds(&mut later, "replayed grant a");
+
+        let mut twice = oracle();
+        twice.absorb(vec![
+            rotated("2", "a"),
+            rotated("2", "b"),
+            rotated("2", "c"),
+        ]);
+        finds(&mut twice, "3 times");
+    }
+
+    #[test]
+    fn a_rotation_that_nothing_accounts_for_is_found() {
+        let mut oracle = oracle();
+        oracle.absorb(vec![rotated("0", "a")]);
+        finds(&mut oracle, "neither kept nor in doubt");
+    }
+
+    #[test]
+    fn a_lost_answer_is_accounted_for_by_an_ended_credential_or_a_second_try_in_grace() {
+        let mut oracle = oracle();
+        oracle.absorb(vec![
+            rotated("0", "a"),
+            rotated("1", "b"),
+            rotated("1", "c"),
+        ]);
+        oracle.ended(0, "lost_answer");
+        oracle.told(1, Some("c"));
+        let tally = oracle.close(false);
+        assert!(oracle.violations.is_empty(), "{:?}", oracle.violations);
+        assert_eq!(
+            (tally.lost_with_their_credential, tally.recovered_in_grace),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn a_credential_that_ended_for_another_reason_is_found() {
+        let mut oracle = oracle();
+        oracle.ended(0, "refused");
+        finds(&mut oracle, "ended: refused");
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_found() {
+        let mut oracle = oracle();
+        oracle.version(0, 7);
+        oracle.audited(0, 6);
+        finds(&mut oracle, "is at 6, and 7 was told");
+    }
+
+    #[test]
+    fn a_token_of_another_credential_or_of_nobody_is_found() {
+        let mut oracle = oracle();
+        oracle.absorb(vec![rotated("0", "a")]);
+        oracle.told(1, Some("a"));
+        oracle.told(0, None);
+        assert_eq!(oracle.violations.len(), 2, "{:?}", oracle.violations);
+    }
+
+    #[test]
+    fn a_grant_that_was_replaced_is_not_to_be_presented() {
+        let mut oracle = oracle();
+        oracle.hand_over(0, "new".to_owned(), 1);
+        oracle.absorb(vec![rotated("0", "a")]);
+        assert!(oracle.violations.is_empty(), "seen before the other came");
+        oracle.absorb(vec![rotated("a", "b")]);
+        finds(&mut oracle, "presented a grant that was replaced");
     }
 }

@@ -254,6 +254,14 @@ impl Upstream {
         }
     }
 
+    /// Every grant and whether it would be taken. The certified server does not tell.
+    pub(super) fn grants(&self) -> Vec<(String, bool)> {
+        match self {
+            Self::Strict { issuer, .. } => issuer.refresh_tokens(),
+            Self::Certified { .. } => Vec::new(),
+        }
+    }
+
     /// Learns every secret there is to search for.
     pub(super) async fn note_issued(&self) -> anyhow::Result<()> {
         match self {

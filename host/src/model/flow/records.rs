@@ -177,7 +177,13 @@ impl Record {
             Change::Rotated if same(&row.refresh_token, &ours.refresh_token) => {}
             // Somebody presents the grant since: what becomes of that decides.
             Change::State if another => {}
-            Change::Rotated | Change::State => return ours.clone(),
+            Change::Rotated | Change::State => {
+                // What an operator withdrew meanwhile stays withdrawn.
+                return Credential {
+                    withdrawn: ours.withdrawn.max(row.withdrawn),
+                    ..ours.clone()
+                };
+            }
             Change::Intent => {
                 if row.intent.is_some_and(|intent| intent.owner == self.owner) {
                     row.intent = ours.intent;

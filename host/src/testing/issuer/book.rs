@@ -134,6 +134,11 @@ impl Book {
         self.refresh_tokens.get(token).map(|token| token.id)
     }
 
+    /// All of them, in no order.
+    pub(super) fn refresh_tokens(&self) -> impl Iterator<Item = &str> {
+        self.refresh_tokens.keys().map(String::as_str)
+    }
+
     /// Which refresh token was issued beside an access token, however long ago that ended.
     pub(super) fn beside(&self, access_token: &str) -> Option<u64> {
         self.tokens.get(access_token)?.beside

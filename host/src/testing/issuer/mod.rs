@@ -209,6 +209,18 @@ impl Issuer {
         book.refresh_token_id(token).or_else(|| book.beside(token))
     }
 
+    /// Every refresh token it ever issued, with whether it would be taken: for a search in places where none may be.
+    pub fn refresh_tokens(&self) -> Vec<(String, bool)> {
+        let book = self.shared.book();
+        let tokens = book.refresh_tokens().map(str::to_owned);
+        tokens
+            .map(|token| {
+                let active = book.refresh_token_active(&token);
+                (token, active)
+            })
+            .collect()
+    }
+
     /// Ends an access token, or a refresh token with its family.
     pub fn revoke(&self, token: &str) {
         self.shared.book().revoke(token, None);
