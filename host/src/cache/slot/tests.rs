@@ -167,7 +167,17 @@ mod in_order {
             !slot.wants_renewal(2, at(40)),
             "under another policy nobody may have it yet"
         );
-        assert!(!slot.wants_renewal(1, at(100)), "the permit is over");
+        assert!(
+            slot.wants_renewal(1, at(100)),
+            "it is in use, and its permit is just over"
+        );
+        let long_ago = at(40).plus(IN_USE);
+        assert!(!slot.wants_renewal(1, long_ago), "nobody came back for it");
+        slot.touch(at(100).plus(IN_USE));
+        assert!(
+            !slot.wants_renewal(1, at(100).plus(IN_USE)),
+            "who may have it was not asked for too long"
+        );
         publish(&slot, "b", 50, 110);
         assert!(!slot.wants_renewal(1, at(90)));
     }
