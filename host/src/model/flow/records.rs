@@ -166,7 +166,17 @@ impl Record {
     pub fn onto(&self, mut row: Credential) -> Credential {
         let ours = &self.credential;
         match self.change {
-            Change::Rotated | Change::State => return ours.clone(),
+            // Made already, though nobody heard of it: what the row has beyond it is newer, such as the mark of whoever
+            // presents the new grant.
+            Change::Rotated if same(&row.refresh_token, &ours.refresh_token) => {}
+            Change::Rotated => return ours.clone(),
+            Change::State => {
+                let theirs = row.intent.filter(|intent| intent.owner != self.owner);
+                let mut next = ours.clone();
+                // Somebody else presents the grant: nobody may forget that but them.
+                next.intent = theirs.or(next.intent);
+                return next;
+            }
             Change::Intent => {
                 if row.intent.is_some_and(|intent| intent.owner == self.owner) {
                     row.intent = ours.intent;
