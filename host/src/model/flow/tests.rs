@@ -333,11 +333,7 @@ fn a_probe_under_way_keeps_others_from_probing_too() {
     let mut world = World::new(unknown());
     world.run(Fate::on(Wire::LostBefore));
     world.wait_it_out();
-    world.begin(1);
-    while !world.is_waiting(1) || world.log.last() != Some(&"send") {
-        world.hear(1);
-        world.perform(1, &Fate::default(), Commit::Answered);
-    }
+    go_on_until(&mut world, 1, "send", &Fate::default(), Commit::Answered);
     let sent = world.issuer.presented;
     let landed = world.run(Fate::default());
     assert!(matches!(landed, Some(Landing::Failed(f)) if f.label == "in_flight"));
@@ -422,11 +418,7 @@ fn a_probe_after_the_grace_is_the_last_one() {
 #[test]
 fn a_mark_that_was_made_unheard_is_known_again_under_somebody_elses_commit() {
     let mut world = World::new(single_use());
-    world.begin(0);
-    while !world.is_waiting(0) || world.log.last() != Some(&"mark") {
-        world.hear(0);
-        world.perform(0, &Fate::default(), Commit::Unanswered);
-    }
+    go_on_until(&mut world, 0, "mark", &Fate::default(), Commit::Unanswered);
     world.touch();
     let landed = loop {
         world.hear(0);
@@ -448,4 +440,46 @@ fn a_mark_that_the_store_got_twice_is_ours() {
     });
     assert!(matches!(landed, Some(Landing::Renewed(_))));
     assert_eq!(world.stored_grant(), Some(world.issuer.current()));
+}
+
+#[test]
+fn a_record_that_was_made_unheard_does_not_erase_the_mark_of_whoever_came_next() {
+    for (setup, wire) in [
+        (single_use(), Wire::Answered),
+        (unknown(), Wire::LostBefore),
+    ] {
+        let mut world = World::new(setup);
+        go_on_until(
+            &mut world,
+            0,
+            "persist",
+            &Fate::on(wire),
+            Commit::Unanswered,
+        );
+        world.wait_it_out();
+        go_on_until(&mut world, 1, "send", &Fate::default(), Commit::Answered);
+        let mark = world.stored().credential.intent;
+        assert!(mark.is_some());
+        while !world.is_idle(0) {
+            world.hear(0);
+            world.perform(0, &Fate::on(wire), Commit::Answered);
+        }
+        assert_eq!(world.stored().credential.intent, mark, "{wire:?}");
+    }
+}
+
+/// A process performs its effects up to this one, whose commits go as told; its result is not heard yet.
+fn go_on_until(world: &mut World, who: usize, effect: &str, fate: &Fate, commit: Commit) {
+    world.log.clear();
+    if world.is_idle(who) {
+        world.begin(who);
+    }
+    while world.log.last().is_none_or(|last| *last != effect) {
+        world.hear(who);
+        let how = match world.next(who) {
+            Some(next) if next == effect => commit,
+            _ => Commit::Answered,
+        };
+        assert!(world.perform(who, fate, how).is_none());
+    }
 }

@@ -119,6 +119,8 @@ pub(crate) struct World<R = OneRow> {
     begun: u64,
     /// Every grant that was on record once.
     pub(crate) recorded: BTreeSet<String>,
+    /// Every grant that was dropped for a revoke or a replacement: `unsaved` has it revoked.
+    orphaned: BTreeSet<String>,
     /// The last commit that the store answered, heard or not.
     answered: Stored,
     /// The commit that its process died within.
@@ -158,6 +160,7 @@ impl<R: Row> World<R> {
             late: Vec::new(),
             begun: 0,
             recorded: BTreeSet::new(),
+            orphaned: BTreeSet::new(),
             answered: Stored::default(),
             attempted: None,
             died: None,
@@ -188,6 +191,7 @@ impl<R: Row> World<R> {
             late: self.late.clone(),
             begun: self.begun,
             recorded: self.recorded.clone(),
+            orphaned: self.orphaned.clone(),
             answered: self.answered.clone(),
             attempted: None,
             died: None,
@@ -261,6 +265,7 @@ impl<R: Row> World<R> {
         );
         orphan
             || self.recorded.contains(received)
+            || self.orphaned.contains(received)
             || process.kept_grant().as_ref() == Some(received)
     }
 
@@ -384,7 +389,7 @@ impl<R: Row> World<R> {
     }
 
     /// What a process does next.
-    fn next(&self, who: usize) -> Option<&'static str> {
+    pub(crate) fn next(&self, who: usize) -> Option<&'static str> {
         match &self.processes[who].stage {
             Stage::Next(next) => Some(match next.1 {
                 Effect::Lease | Effect::Reload => "lease",
@@ -477,6 +482,8 @@ impl<R: Row> World<R> {
         if record.still_fits(&row) {
             let merged = record.onto(&row.credential);
             self.make(row.version, merged).unwrap();
+        } else {
+            self.orphaned.extend(exposed(&record.credential));
         }
     }
 
