@@ -1,5 +1,7 @@
 //! Credentials as operators handle them from the command line.
 
+use std::time::Duration;
+
 use keyfob::testing::issuer::{GrantType, RefreshRotation};
 
 use super::store::{SEALED, Vaulted};
@@ -180,6 +182,9 @@ async fn a_lost_answer_is_told_counted_and_probed_on_order_only() -> anyhow::Res
     );
 
     // The issuer had rotated it: presented once more, it is theft to it. That is what the order risks.
+    // An order is taken once the request before it can no longer be acted on.
+    let pause: u64 = lost.header("retry-after").parse()?;
+    tokio::time::sleep(Duration::from_secs(pause)).await;
     let probed = daemon
         .cli(&["--json", "credentials", "probe", "crm", "--subject", "ann"])
         .await?;

@@ -34,6 +34,15 @@ pub(super) enum Admission {
     End(CredentialState, Failure),
 }
 
+// === impl Admission ===
+
+impl Admission {
+    /// Whether the grant would be presented.
+    fn sends(&self) -> bool {
+        matches!(self, Self::Go | Self::Probe)
+    }
+}
+
 // === impl Knowledge ===
 
 impl Knowledge {
@@ -67,17 +76,27 @@ pub(super) fn admit(credential: &Credential, plan: &Plan, now: UnixTime) -> Admi
             Failure::unavailable("suspended", "the credential is suspended")
                 .after(until.since(now)),
         ),
-        state => match credential.intent {
-            // Whatever is known: while it lasts, its answer may still come.
-            Some(intent) if intent.over_at > now => Admission::Wait(
-                Failure::unavailable("in_flight", "another attempt may still be under way")
-                    .after(intent.over_at.since(now)),
-            ),
-            intent => match Doubt::of(state, intent) {
-                Some(doubt) => uncertain(doubt, credential.seen, plan, now),
+        state => {
+            let left = credential.intent;
+            let admission = match Doubt::of(state, left) {
+                Some(doubt) => uncertain(&doubt, credential.seen, plan, now),
                 None => Admission::Go,
-            },
-        },
+            };
+            let under_way = left.filter(|intent| intent.over_at > now);
+            match (under_way, state) {
+                (None, _) => admission,
+                // Its sender gave up and waits for no answer; where nothing is to be sent, there is nothing to wait for.
+                (Some(intent), CredentialState::Uncertain { since })
+                    if intent.at <= since && !admission.sends() =>
+                {
+                    admission
+                }
+                (Some(intent), _) => Admission::Wait(
+                    Failure::unavailable("in_flight", "another attempt may still be under way")
+                        .after(intent.over_at.since(now)),
+                ),
+            }
+        }
     }
 }
 
@@ -106,7 +125,7 @@ impl Doubt {
 }
 
 /// The last presentation got no answer.
-fn uncertain(doubt: Doubt, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
+fn uncertain(doubt: &Doubt, seen: Seen, plan: &Plan, now: UnixTime) -> Admission {
     let knowledge = Knowledge::of(plan.rotation, plan.grace, seen);
     match knowledge {
         Knowledge::Reusable => return Admission::Go,

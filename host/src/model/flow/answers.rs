@@ -3,7 +3,7 @@
 
 use super::admission::Knowledge;
 use super::failure::Failure;
-use super::{Advanced, Change, Core, INTENT_SLACK, Landing, SPENT_MAX, Then};
+use super::{Advanced, Change, Core, LATE_MAX, Landing, SPENT_MAX, Then};
 use crate::model::contract::{HttpRequest, Reason, Reply, Rotation};
 use crate::model::credential::{CredentialState, EndCause, Intent, fingerprint};
 use crate::model::seal::Completeness;
@@ -139,10 +139,10 @@ impl Core {
                 }
                 // The issuer may have the request still to do: sent again before that is over, it could be overtaken.
                 self.stored.credential.intent = intent.map(|intent| Intent {
-                    over_at: intent.over_at.min(now.plus(INTENT_SLACK)),
+                    over_at: intent.over_at.min(now.plus(LATE_MAX)),
                     ..intent
                 });
-                failure
+                failure.after(LATE_MAX)
             }
         };
         self.persist(Change::State, Then::Land(Landing::Failed(landing)))

@@ -46,9 +46,11 @@ pub const STEPS_MAX: usize = 8;
 const RECORD_TRIES: u32 = 5;
 /// The most fingerprints of spent grants kept per credential: replays come from recent backups, not from last year's.
 pub const SPENT_MAX: usize = 64;
-/// How long after its deadline, or after its connection broke, an attempt counts as under way: what an issuer takes to do a
-/// request that it already has, and the slack between two readings of the clock.
+/// Added to a flow's deadline before its intent counts as over: the slack between two readings of the clock.
 const INTENT_SLACK: Duration = Duration::from_secs(5);
+/// How long after its sender gave up a request may still be acted on: what an issuer takes to do one that it already has. A
+/// grant that is sent again sooner could be overtaken.
+const LATE_MAX: Duration = Duration::from_secs(2);
 
 /// What a flow is told once, when it begins.
 pub struct Plan {

@@ -174,7 +174,7 @@ fn a_grant_whose_request_may_still_arrive_is_not_sent_after_it() {
     world.run(Fate::on(Wire::LostAfter));
     let landed = world.run(Fate::default());
     assert!(
-        matches!(landed, Some(Landing::Failed(f)) if f.label == "in_flight" && f.after == Some(INTENT_SLACK))
+        matches!(landed, Some(Landing::Failed(f)) if f.label == "in_flight" && f.after == Some(LATE_MAX))
     );
     assert_eq!(world.issuer.presented, 1);
     world.wait_it_out();
