@@ -61,7 +61,7 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
         ("one process", single_use, one),
         (
             "one process, orders",
-            timely,
+            single_use,
             Bounds {
                 attempts: 3,
                 orders: 1,
@@ -71,10 +71,7 @@ fn sizes() -> Vec<(&'static str, Rules, Bounds)> {
         ),
         (
             "one process, grace",
-            Rules {
-                requests: Requests::EndWithSender,
-                ..Rules::grace()
-            },
+            Rules::grace(),
             Bounds {
                 attempts: 3,
                 faults: 2,

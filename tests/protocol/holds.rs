@@ -1,4 +1,4 @@
-//! The protocol as it is meant to be, and as one process has it, in sizes that a continuous run can afford.
+//! The protocol as the code has it, in sizes that a continuous run can afford.
 
 use crate::check::holds;
 use crate::model::*;
