@@ -1,22 +1,20 @@
 //! What operators do to credentials: hand a grant over, look, revoke.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Broker;
-use super::status::{CredentialStatus, ImportError, ImportOutcome, OrderError, RevokeOutcome};
-use crate::cache::Pin;
-use crate::model::contract::{Cause, Holds};
+use super::status::{CredentialStatus, ImportError, ImportOutcome, RevokeOutcome};
+use crate::model::contract::Holds;
 use crate::model::credential::{
     Credential, CredentialState, EndCause, Seen, Stored, Version, fingerprint,
 };
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::Event;
 use crate::model::flow::SPENT_MAX;
-use crate::model::key::{CredentialKey, TokenKey};
-use crate::model::policy::Principal;
+use crate::model::key::CredentialKey;
 use crate::model::secret::Secret;
 use crate::model::token::AccessToken;
-use crate::refresh::{self, Want};
 use crate::revoke;
 use crate::store::CommitFault;
 
@@ -25,6 +23,12 @@ use crate::store::CommitFault;
 const TOLD_MAX: usize = 16;
 /// How often a change is decided again because a refresh committed in between: each refresh commits a few times.
 const CONFLICTS_MAX: usize = 16;
+/// How often it is looked whether a commit that was not answered happened, before an operator is told that nobody knows.
+const UNANSWERED_LOOKS: usize = 4;
+/// Before each of these looks: together as long as a flow tries.
+const UNANSWERED_PAUSE: Duration = Duration::from_millis(150);
+/// The longest that handing the same grant over again waits for the end of the attempt before it. A longer one is a flow's own.
+const LATE_WAIT_MAX: Duration = Duration::from_secs(3);
 
 // === impl Broker ===
 
@@ -83,14 +87,26 @@ impl Broker {
             if !same && credential.spent.contains(&mark) {
                 return Err(ImportError::AlreadySpent);
             }
+            let mut spent = credential.spent;
+            if same {
+                // It is presented anew, and its last request may still arrive.
+                let left = credential
+                    .intent
+                    .map_or(Duration::ZERO, |intent| intent.over_at.since(core.now()));
+                if left > LATE_WAIT_MAX {
+                    return Err(ImportError::Failed(self.under_way(left)));
+                }
+                tokio::time::sleep(left).await;
+            } else if let Some(replaced) = &credential.refresh_token
+                && (credential.intent.is_some() || in_doubt(credential.state))
+            {
+                // It may have been spent: handed over again later, it is not to pass for a new one.
+                spend(&mut spent, fingerprint(&core.seeds.fingerprints, replaced));
+            }
             let next = Credential {
                 refresh_token: Some(refresh_token.clone()),
                 grant_since: core.now(),
-                spent: credential.spent,
-                // The same grant handed over again is still the one that may be on its way.
-                intent: credential
-                    .intent
-                    .filter(|it| same && it.over_at > core.now()),
+                spent,
                 seen: if same {
                     credential.seen
                 } else {
@@ -164,11 +180,8 @@ impl Broker {
             let was = credential.state;
             let grant = credential.refresh_token.take();
             if let Some(grant) = &grant {
-                credential
-                    .spent
-                    .push(fingerprint(&core.seeds.fingerprints, grant));
-                let surplus = credential.spent.len().saturating_sub(SPENT_MAX);
-                credential.spent.drain(..surplus);
+                let mark = fingerprint(&core.seeds.fingerprints, grant);
+                spend(&mut credential.spent, mark);
             }
             let next = Credential {
                 state: CredentialState::Revoked { at: core.now() },
@@ -202,112 +215,6 @@ impl Broker {
         Err(self.busy())
     }
 
-    /// Presents the grant of a credential once more whose last answer was lost, and answers how it stands then. This order is
-    /// the only way in which a grant that is good once leaves again by itself.
-    ///
-    /// # Errors
-    ///
-    /// [`OrderError::Inapplicable`] where nothing is in doubt; [`OrderError::Failed`] when the store cannot be reached.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: it goes on without its caller.
-    pub async fn probe_credential(
-        &self,
-        key: &CredentialKey,
-        by: &str,
-    ) -> Result<CredentialStatus, OrderError> {
-        let (broker, key, by) = (self.clone(), key.clone(), by.to_owned());
-        let probe = async move { broker.probe(&key, &by).await };
-        let done = self.0.spawn(probe).await;
-        done.unwrap_or_else(|_| Err(OrderError::Failed("the process is ending".to_owned())))
-    }
-
-    async fn probe(&self, key: &CredentialKey, by: &str) -> Result<CredentialStatus, OrderError> {
-        let core = &self.0;
-        let failed = |error: Error| OrderError::Failed(error.detail().to_owned());
-        let want = |slot: &Pin| Want {
-            cause: Cause::Operator,
-            seen: slot.current().map(|token| token.generation()),
-        };
-        let stored = self.load(key).await.map_err(failed)?;
-        self.doubt(key, stored, by).await?;
-        let slot = self.slot_for(key)?;
-        if core.flights.in_air(&slot.id()) {
-            // It flies for another reason, and whoever joins it does not probe.
-            let other = refresh::join(core, &slot, want(&slot)).map_err(failed)?;
-            let _ = other.wait().await;
-            let stored = self.load(key).await.map_err(failed)?;
-            if !matches!(stored.credential.state, CredentialState::Uncertain { .. }) {
-                return Ok(self.standing(key, &stored));
-            }
-        }
-        let probe = refresh::join(core, &slot, want(&slot)).map_err(failed)?;
-        // How it stands afterwards says more than how it landed.
-        let _ = probe.wait().await;
-        for slot in core.cache.slots_of(key) {
-            slot.clear_failure();
-        }
-        let stored = self.load(key).await.map_err(failed)?;
-        Ok(self.standing(key, &stored))
-    }
-
-    /// Makes sure that a credential is in doubt on record, so that an operator's flight may present its grant.
-    async fn doubt(&self, key: &CredentialKey, stored: Stored, by: &str) -> Result<(), OrderError> {
-        let now = self.0.now();
-        let inapplicable = |words: String| Err(OrderError::Inapplicable(words));
-        let credential = stored.credential;
-        let was = credential.state;
-        match (was, credential.intent) {
-            (_, Some(intent)) if intent.over_at > now => {
-                let left = intent.over_at.since(now).as_secs() + 1;
-                inapplicable(format!(
-                    "an attempt may still be under way: again in {left} s"
-                ))
-            }
-            (CredentialState::Uncertain { .. }, _) | (CredentialState::Live, Some(_)) => Ok(()),
-            (CredentialState::ReauthorizationRequired { since, cause }, _)
-                if cause == EndCause::LostAnswer && credential.refresh_token.is_some() =>
-            {
-                let next = Credential {
-                    state: CredentialState::Uncertain { since },
-                    ..credential
-                };
-                match self.commit(key, stored.version, was, next, by).await {
-                    Ok(true) => Ok(()),
-                    Ok(false) => inapplicable("the credential changed meanwhile".to_owned()),
-                    Err(error) => Err(OrderError::Failed(error.detail().to_owned())),
-                }
-            }
-            (state, _) => inapplicable(format!(
-                "no answer about its grant was lost: the credential is {}",
-                state.label()
-            )),
-        }
-    }
-
-    /// A slot that tokens of this credential go to: one that callers use, else that of the provider's default scopes.
-    fn slot_for(&self, key: &CredentialKey) -> Result<Pin, OrderError> {
-        let core = &self.0;
-        let provider = core.provider(&key.provider);
-        let provider = provider
-            .ok_or_else(|| OrderError::Inapplicable("there is no such provider".to_owned()))?;
-        let used = core.cache.slots_of(key);
-        if let Some(pin) = used.iter().find_map(|slot| slot.pin()) {
-            return Ok(pin);
-        }
-        let of = TokenKey {
-            credential: key.clone(),
-            audience: None,
-            scopes: provider.settings.scopes.clone(),
-        };
-        let host = Principal::new("keyfob", key.tenant.clone(), Vec::new());
-        let slot = core.cache.slot_or_insert(&of, &host, core.now());
-        slot.ok()
-            .and_then(|slot| slot.pin())
-            .ok_or_else(|| OrderError::Failed("there is no room for another token".to_owned()))
-    }
-
     pub(super) async fn load(&self, key: &CredentialKey) -> Result<Stored, Error> {
         self.0
             .load(key)
@@ -316,7 +223,7 @@ impl Broker {
     }
 
     /// True when it was committed, false when somebody else was first.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         key: &CredentialKey,
         expected: Version,
@@ -325,7 +232,25 @@ impl Broker {
         by: &str,
     ) -> Result<bool, Error> {
         let state = next.state;
-        match self.0.store.commit(key, expected, next).await {
+        let mut committed = self.0.store.commit(key, expected, next.clone()).await;
+        // One that was not answered may have happened all the same, and then is not to be given up for one that did not.
+        for _ in 0..UNANSWERED_LOOKS {
+            if !matches!(committed, Err(CommitFault::Unreachable(_))) {
+                break;
+            }
+            tokio::time::sleep(UNANSWERED_PAUSE).await;
+            if let Ok(row) = self.0.store.load(key).await {
+                let made = row.version == Version(expected.0 + 1) && row.credential == next;
+                committed = match made {
+                    true => Ok(row.version),
+                    false if row.version == expected => {
+                        self.0.store.commit(key, expected, next.clone()).await
+                    }
+                    false => Err(CommitFault::Conflict),
+                };
+            }
+        }
+        match committed {
             Ok(version) => {
                 self.0.emit(&Event::CredentialChanged {
                     key: key.clone(),
@@ -359,9 +284,19 @@ impl Broker {
     pub(super) fn unreachable(&self, detail: &str) -> Error {
         Error::new(
             ErrorKind::Unavailable,
-            Retry::After(std::time::Duration::from_secs(1)),
+            Retry::After(Duration::from_secs(1)),
             "the store cannot be reached",
             format!("the store: {detail}"),
+            self.0.correlation(),
+        )
+    }
+
+    fn under_way(&self, left: Duration) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            Retry::After(left),
+            "another attempt with this grant may still be under way",
+            "its last presentation is not over yet",
             self.0.correlation(),
         )
     }
@@ -369,4 +304,23 @@ impl Broker {
     fn busy(&self) -> Error {
         self.unreachable("the credential changed under every attempt")
     }
+}
+
+/// Whether the last presentation of its grant got no answer.
+fn in_doubt(state: CredentialState) -> bool {
+    matches!(
+        state,
+        CredentialState::Uncertain { .. }
+            | CredentialState::ReauthorizationRequired {
+                cause: EndCause::LostAnswer,
+                ..
+            }
+    )
+}
+
+/// Notes a grant as spent; the oldest of too many leaves.
+fn spend(spent: &mut Vec<[u8; 32]>, mark: [u8; 32]) {
+    spent.push(mark);
+    let surplus = spent.len().saturating_sub(SPENT_MAX);
+    spent.drain(..surplus);
 }

@@ -9,6 +9,7 @@ mod handle;
 mod listing;
 mod look;
 mod operate;
+mod probe;
 mod recover;
 mod setup;
 mod status;

@@ -9,6 +9,7 @@ use super::status::{KeyRotated, OrderError, Shredded};
 use crate::model::event::Event;
 use crate::model::key::Tenant;
 use crate::model::secret::Secret;
+use crate::settings::SecretSource;
 use crate::store::{Unreachable, Upkeep};
 
 /// Who verifies a store that was too long to be read when it was opened.
@@ -149,6 +150,20 @@ impl Broker {
         .await
     }
 
+    /// A secret as it is now.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its source, without its value.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: reads only.
+    pub async fn read_secret(&self, source: &SecretSource) -> Result<Secret<String>, String> {
+        let read = self.0.secrets.read(source).await;
+        read.map_err(|fault| fault.to_string())
+    }
+
     /// Whether this is the key that the store is sealed with; none for a store that is not sealed.
     ///
     /// # Cancel safety
@@ -175,10 +190,10 @@ impl Broker {
             let core = &broker.0;
             let upkeep = broker.upkeep()?;
             // It waits for nobody: a tenant that must go goes now.
+            broker.withdraw_tenant(&tenant);
             let shredded = upkeep.shred(&tenant).await;
-            if shredded.is_ok() {
-                broker.withdraw_tenant(&tenant);
-            }
+            // Once more: a flight may have landed meanwhile. And whatever was answered, for it may have happened.
+            broker.withdraw_tenant(&tenant);
             let credentials = broker.told("shred", &by, shredded, |credentials| {
                 format!("the tenant {tenant}, credentials: {credentials}")
             })?;

@@ -91,6 +91,8 @@ pub fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistak
     let warnings = config.warnings.iter().cloned().chain(weak).collect();
     let mut live = Live::new(&config, directory, tls);
     live.next_sealing_key = next_sealing_key;
+    let store = config.store.as_ref();
+    live.next_sealing_source = store.and_then(|store| store.next_sealing_key.clone());
     Ok(Loaded {
         live,
         config,

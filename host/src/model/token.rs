@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-use super::credential::{Fingerprint, Version};
+use super::credential::{Fingerprint, Stored, Version};
 use super::key::ScopeSet;
 use super::secret::Secret;
 use super::time::UnixTime;
@@ -66,6 +66,17 @@ pub struct TokenRecord {
     pub fingerprint: Fingerprint,
     /// The version of its credential when it was obtained: what was withdrawn since is not served.
     pub obtained_at: Version,
+}
+
+// === impl TokenRecord ===
+
+impl TokenRecord {
+    /// Whether it may be served after a restart, as far as its credential goes: it was obtained with what the row has or had,
+    /// and nothing was withdrawn since.
+    pub fn may_be_kept(&self, row: &Stored) -> bool {
+        row.credential.revoked_at().is_none()
+            && (row.credential.withdrawn..=row.version).contains(&self.obtained_at)
+    }
 }
 
 // === impl Generation ===

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cache::Slot;
 use crate::core::Core;
-use crate::model::credential::{Credential, Fingerprint};
+use crate::model::credential::{Fingerprint, Stored};
 use crate::model::event::Event;
 use crate::model::key::TokenKey;
 use crate::model::token::{AccessToken, TokenRecord};
@@ -19,9 +19,9 @@ pub(super) async fn adopt(core: &Core, slot: &Slot) -> Option<Arc<AccessToken>> 
     if !core.store.durable() {
         return None;
     }
-    let provider = core.provider(&slot.key().credential.provider)?;
-    // Before the record is read: a withdrawal from here on keeps the token out.
+    // Before the record is read, and what it is compared with: a withdrawal from here on keeps the token out.
     let era = slot.era();
+    let provider = core.provider(&slot.key().credential.provider)?;
     let patience = provider.settings.refresh.timeout / LOOK_MAX_ONE_IN;
     let look = find(core, slot.key(), &provider.fingerprint);
     let record = tokio::time::timeout(patience, look).await.ok().flatten()?;
@@ -41,20 +41,18 @@ async fn find(core: &Core, key: &TokenKey, fingerprint: &Fingerprint) -> Option<
     let record = core.store.load_token(key).await.ok().flatten()?;
     // Read last: whoever revokes commits first, and withdraws from memory then.
     let row = core.store.load(&key.credential).await.ok()?;
-    is_good(&record, fingerprint, &row.credential).then_some(record)
+    is_good(&record, fingerprint, &row).then_some(record)
 }
 
 /// Whether a kept token may be served, as far as settings and operators are concerned.
-fn is_good(record: &TokenRecord, fingerprint: &Fingerprint, credential: &Credential) -> bool {
-    record.fingerprint == *fingerprint
-        && credential.revoked_at().is_none()
-        && credential.withdrawn <= record.obtained_at
+fn is_good(record: &TokenRecord, fingerprint: &Fingerprint, row: &Stored) -> bool {
+    record.fingerprint == *fingerprint && record.may_be_kept(row)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::credential::{CredentialState, EndCause, Version};
+    use crate::model::credential::{Credential, CredentialState, EndCause, Version};
     use crate::model::key::ScopeSet;
     use crate::model::time::UnixTime;
     use crate::model::token::{Generation, ObtainedToken};
@@ -76,10 +74,13 @@ mod tests {
             fingerprint: Fingerprint([1; 32]),
             obtained_at: Version(obtained_at),
         };
-        let row = |state, withdrawn| Credential {
-            state,
-            withdrawn: Version(withdrawn),
-            ..Credential::default()
+        let row = |state, withdrawn| Stored {
+            version: Version(9),
+            credential: Credential {
+                state,
+                withdrawn: Version(withdrawn),
+                ..Credential::default()
+            },
         };
         let live = CredentialState::Live;
         let needs_a_human = CredentialState::ReauthorizationRequired {
@@ -107,6 +108,8 @@ mod tests {
                 false,
             ),
             (record(7), 2, row(live, 6), false),
+            // Its credential began anew: the tenant was shredded.
+            (record(10), 1, row(live, 0), false),
         ];
         for (at, (record, fingerprint, row, good)) in table.into_iter().enumerate() {
             let fingerprint = Fingerprint([fingerprint; 32]);

@@ -241,6 +241,10 @@ impl Rows {
     }
 
     fn keep_token(&mut self, key: &TokenKey, record: TokenRecord) {
+        let row = self.credentials.get(&key.credential).cloned();
+        if !record.may_be_kept(&row.unwrap_or_default()) {
+            return;
+        }
         self.ends.insert((record.token.expires, key.clone()));
         let ends = record.token.expires;
         if let Some(old) = self.tokens.insert(key.clone(), record)

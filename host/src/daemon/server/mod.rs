@@ -38,6 +38,7 @@ use crate::model::key::ScopeSet;
 use crate::model::policy::Principal;
 use crate::model::secret::Secret;
 use crate::model::time::Clock;
+use crate::settings::SecretSource;
 
 /// Refused requests that are told to operators, a second: enough to find one's own, too few to fill a disk.
 const NOTICES_PER_SECOND: u64 = 10;
@@ -68,6 +69,8 @@ pub struct Live {
     pub folder: PathBuf,
     /// What the store is to be sealed with next. It comes from the configuration only: no key travels over HTTP.
     pub next_sealing_key: Option<Secret<String>>,
+    /// Where that was read.
+    pub next_sealing_source: Option<SecretSource>,
     /// Scopes of callers that name none, by provider: `explain` names a key the same way.
     pub default_scopes: BTreeMap<String, ScopeSet>,
 }
@@ -262,6 +265,7 @@ impl Live {
             plugins_dir: config.server.plugins_dir.clone(),
             folder: config.folder().to_owned(),
             next_sealing_key: None,
+            next_sealing_source: None,
             default_scopes: providers
                 .map(|p| (p.name.to_string(), p.scopes.clone()))
                 .collect(),

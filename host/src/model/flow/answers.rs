@@ -115,10 +115,14 @@ impl Core {
 
     /// The grant may have been spent, and nobody knows: what is known of its rotation decides.
     pub(super) fn in_doubt(mut self, failure: Failure, now: UnixTime) -> Advanced {
-        let intent = self.stored.credential.intent.take();
+        // The issuer may have the request still to do: sent again before that is over, it could be overtaken.
+        let left = self.stored.credential.intent.take().map(|intent| Intent {
+            over_at: intent.over_at.min(now.plus(LATE_MAX)),
+            ..intent
+        });
         let landing = match (self.knowledge(), self.probing) {
             (Knowledge::Reusable, _) => {
-                self.stored.credential.intent = intent;
+                self.stored.credential.intent = left;
                 return self.intent_over(Then::Land(Landing::Failed(failure)));
             }
             (_, true) => {
@@ -126,22 +130,18 @@ impl Core {
                     since: now,
                     cause: EndCause::LostAnswer,
                 };
+                self.stored.credential.intent = left;
                 Failure::reauthorize("lost_answer", "the probe's answer was lost too")
             }
             _ => {
-                if !matches!(
-                    self.stored.credential.state,
-                    CredentialState::Uncertain { .. }
-                ) {
+                let since = match self.stored.credential.state {
+                    CredentialState::Uncertain { since } => since,
                     // From when it may have left: a grace begins when the issuer gets it, not when its answer is given up.
-                    let left_at = intent.map_or(now, |it| it.at);
-                    self.stored.credential.state = CredentialState::Uncertain { since: left_at };
-                }
-                // The issuer may have the request still to do: sent again before that is over, it could be overtaken.
-                self.stored.credential.intent = intent.map(|intent| Intent {
-                    over_at: intent.over_at.min(now.plus(LATE_MAX)),
-                    ..intent
-                });
+                    _ => left.map_or(now, |left| left.at),
+                };
+                self.stored.credential.state = CredentialState::Uncertain { since };
+                // Of the doubt as a whole: a mark that is younger than it stands for an attempt whose end nobody saw.
+                self.stored.credential.intent = left.map(|left| Intent { at: since, ..left });
                 failure.after(LATE_MAX)
             }
         };

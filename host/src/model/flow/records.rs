@@ -174,7 +174,12 @@ impl Record {
         let mut row = row.clone();
         match self.change {
             // It was recorded unheard, and somebody went on from there: written again, it would wipe out their intent.
-            Change::Rotated if same(&row.refresh_token, &ours.refresh_token) => {}
+            Change::Rotated if same(&row.refresh_token, &ours.refresh_token) => {
+                if !another {
+                    row.held.clone_from(&ours.held);
+                    row.memo.clone_from(&ours.memo);
+                }
+            }
             // Somebody presents the grant since: what becomes of that decides.
             Change::State if another => {}
             Change::Rotated | Change::State => {

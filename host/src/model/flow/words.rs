@@ -26,7 +26,12 @@ impl Core {
             Admission::Wait(failure) => return self.fail(failure),
             Admission::End(state, failure) => {
                 self.stored.credential.state = state;
-                self.stored.credential.intent = None;
+                // What may still arrive keeps an operator's order waiting.
+                self.stored.credential.intent = self
+                    .stored
+                    .credential
+                    .intent
+                    .filter(|left| left.over_at > now);
                 return self.persist(Change::State, Then::Land(Landing::Failed(failure)));
             }
         }

@@ -130,8 +130,11 @@ impl Paths {
         let mut file = owners(&mut options).open(&unfinished)?;
         file.write_all(first_line.as_bytes())?;
         file.sync_data()?;
+        // Opened first: once the file has its name, it is the one that is written to.
+        let folder = File::open(self.folder())?;
         std::fs::rename(&unfinished, &self.active)?;
-        self.sync_folder()?;
+        // A folder that cannot be flushed may lose the name in a power cut, and the chain says so then.
+        drop(folder.sync_all());
         Ok(file)
     }
 

@@ -1,6 +1,7 @@
 //! What of an event is audited, and in which words. Nothing here can hold a secret: an [`Event`] cannot.
 
 use super::entry::Record;
+use crate::model::contract::Cause;
 use crate::model::credential::CredentialState;
 use crate::model::event::{Event, RefreshOutcome};
 use crate::model::key::{CredentialKey, TokenKey};
@@ -38,13 +39,18 @@ pub(super) fn of(event: &Event, at: UnixTime) -> Option<Audited> {
                     ..
                 },
             ..
-        } => Always(
-            token(new("refresh_failed"), key)
+        } => {
+            let record = token(new("refresh_failed"), key)
                 .text("cause", labels::cause(*cause))
                 .text("kind", kind.label())
                 .text("detail", detail)
-                .text("correlation", &correlation.to_string()),
-        ),
+                .text("correlation", &correlation.to_string());
+            match cause {
+                // Callers bring these about, each with a subject of its own if they like.
+                Cause::First | Cause::Rejected => Limited(record),
+                Cause::Expiring | Cause::Operator => Always(record),
+            }
+        }
         Event::PluginFailed {
             provider,
             label,

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
+use super::journal;
 use super::open::{self, Engine, Opened};
 use super::rewrite;
 use super::rows::Rows;
@@ -44,7 +45,7 @@ impl Live {
     pub(super) fn new(path: PathBuf, opened: Opened, engine: Engine) -> Self {
         let current = Current {
             database: Some(opened.database),
-            vault: Arc::new(opened.vault),
+            vault: opened.vault,
             next: None,
             opened: 1,
         };
@@ -108,6 +109,10 @@ impl Live {
 
     /// Writes a copy as of now; answers its length.
     pub(super) fn backup(&self, to: &Path) -> Result<u64, Fault> {
+        if [open::unfinished(&self.path), journal::beside(&self.path)].contains(&to.to_owned()) {
+            let detail = format!("{} is the store's own: name another file", to.display());
+            return Err(Fault::System(detail));
+        }
         if to.exists() {
             let detail = format!("{} is there already: name another file", to.display());
             return Err(Fault::System(detail));
@@ -128,8 +133,8 @@ impl Live {
             return Err(Fault::System(detail));
         }
         // Where the copy cannot be written, opening the store again would help nobody.
-        self.read(|read, _| Ok(rewrite::copy(read, &unfinished).map(drop)))??;
-        rewrite::name(&unfinished, to)?;
+        self.read(|read, _| Ok(rewrite::copy(read, &unfinished, &self.closing).map(drop)))??;
+        rewrite::name_new(&unfinished, to)?;
         length(to)
     }
 
@@ -140,13 +145,18 @@ impl Live {
             let database = current.database.as_ref().ok_or_else(closed)?;
             let read = database.begin_read().map_err(Fault::engine)?;
             let unfinished = open::unfinished(&self.path);
-            let copied = rewrite::copy(&read, &unfinished)?;
+            let copied = rewrite::copy(&read, &unfinished, &self.closing)?;
             drop(read);
-            rewrite::name(&unfinished, &self.path)?;
-            // It was locked before it had the name: the file had an owner at every moment.
+            let folder = rewrite::name(&unfinished, &self.path)?;
+            // It was locked before it had the name: the file had an owner at every moment. It is the one in force, whatever
+            // comes now: the old one has no name any more.
             current.database = Some(copied);
             current.opened += 1;
-            Ok(())
+            folder.sync_all().map_err(|error| {
+                let detail =
+                    format!("it was written anew, and its folder cannot be flushed: {error}");
+                Fault::System(detail)
+            })
         })?;
         Ok([before, length(&self.path)?])
     }
@@ -177,8 +187,12 @@ impl Live {
         if current.database.is_none() {
             self.open_locked(&mut current)?;
         }
-        catch_unwind(AssertUnwindSafe(|| work(&mut current)))
-            .unwrap_or_else(|_| Err(contradiction()))
+        let done = catch_unwind(AssertUnwindSafe(|| work(&mut current)));
+        done.unwrap_or_else(|_| {
+            // Whatever was half done: what the file holds is read anew.
+            current.database = None;
+            Err(contradiction())
+        })
     }
 
     /// Does `work` with the database; once more with a newly opened one if the engine failed.

@@ -1,10 +1,11 @@
 //! The store in a file of this machine, on redb. Here is the store as others see it; `open` has what is refused, `tables`,
-//! `tokens` and `logs` what is read, `rows` what is written, `writer` the thread that does, `live` the database and its
-//! faults, `upkeep` and `rewrite` what is done to the file as a whole, `untouched` a file that is only looked at. The engine's
+//! `tokens` and `logs` what is read, `rows` what is written, `writer` the thread that does, `journal` what a kill must not take
+//! along meanwhile, `live` the database and its faults, `upkeep` and `rewrite` what is done to the file as a whole, `untouched` a file that is only looked at. The engine's
 //! types stay in this folder.
 //!
 //! Answered is durable: a commit is answered once the disk has it. The format is described in `docs/store.md`.
 
+mod journal;
 mod live;
 mod logs;
 mod open;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use redb::ReadTransaction;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::journal::{Journal, Noted};
 use self::live::Live;
 use self::open::Engine;
 pub use self::open::OpenError;
@@ -63,6 +65,9 @@ pub struct EmbeddedStore {
     writer: Option<JoinHandle<()>>,
     /// The file has one owner, so its leases are this process's.
     leases: Leases,
+    /// The keys, to note commits with: those that the operator's key seals stay the same when that is replaced.
+    vault: Arc<Vault>,
+    journal: Arc<Journal>,
     fingerprints: Secret<[u8; 32]>,
     /// Whether all of it was read and compared when it was opened.
     whole: bool,
@@ -95,6 +100,7 @@ impl EmbeddedStore {
     ) -> Result<Self, OpenError> {
         let opened = open::open(path, sealing_key, checked_max_bytes, &engine)?;
         let (fingerprints, whole) = (opened.vault.fingerprints().clone(), opened.whole);
+        let (vault, journal) = (opened.vault.clone(), Journal::new(path));
         let live = Arc::new(Live::new(path.into(), opened, engine));
         let (requests, writer) = writer::start(live.clone())
             .map_err(|error| OpenError::System(path.into(), error.to_string()))?;
@@ -105,6 +111,8 @@ impl EmbeddedStore {
             requests: Some(requests),
             writer: Some(writer),
             leases: Leases::default(),
+            vault,
+            journal,
             fingerprints,
             whole,
         })
@@ -149,12 +157,16 @@ impl EmbeddedStore {
     }
 
     /// Has the writer do `work`.
-    async fn write(&self, work: Work) -> Result<Version, CommitFault> {
+    async fn write(&self, work: Work, noted: Option<Noted>) -> Result<Version, CommitFault> {
         let closed = || CommitFault::from(self.closed());
         let (answer, answered) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or_else(closed)?;
         requests
-            .send(Request { work, answer })
+            .send(Request {
+                work,
+                answer,
+                noted,
+            })
             .await
             .map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
@@ -162,7 +174,7 @@ impl EmbeddedStore {
 
     /// Has the writer do what no version gates.
     async fn write_unversioned(&self, work: Work) -> Result<Version, Unreachable> {
-        self.write(work).await.map_err(|fault| match fault {
+        self.write(work, None).await.map_err(|fault| match fault {
             CommitFault::Unreachable(detail) => Unreachable(detail),
             CommitFault::Conflict => self.live.unreachable("there was no version to miss"),
         })
@@ -185,7 +197,11 @@ impl Store for EmbeddedStore {
         expected: Version,
         credential: Credential,
     ) -> BoxFuture<'a, Result<Version, CommitFault>> {
-        Box::pin(self.write(Work::Commit(key.clone(), expected, Box::new(credential))))
+        Box::pin(async move {
+            let noted = self.journal.note(&self.vault, key, expected, &credential);
+            let work = Work::Commit(key.clone(), expected, Box::new(credential));
+            self.write(work, noted).await
+        })
     }
 
     fn scan<'a>(
@@ -303,6 +319,8 @@ impl fmt::Debug for EmbeddedStore {
     }
 }
 
+#[cfg(test)]
+mod journal_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -6,11 +6,13 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
 
+use super::journal;
 use super::tables::{self, Fault};
 use super::untouched::Untouched;
 use crate::model::secret::Secret;
@@ -70,7 +72,7 @@ pub enum OpenError {
 /// A store's file, open and passed.
 pub(super) struct Opened {
     pub(super) database: Database,
-    pub(super) vault: Vault,
+    pub(super) vault: Arc<Vault>,
     /// Whether all of it was read and compared.
     pub(super) whole: bool,
 }
@@ -98,11 +100,13 @@ pub(super) fn open(
                 guarded(path, || tables::migrate(&database, &vault))?
                     .map_err(|fault| of_fault(path, fault, given))?;
             }
+            guarded(path, || journal::replay(path, &database, &vault))?
+                .map_err(|fault| of_fault(path, fault, given))?;
             // What a rewrite that was interrupted left behind. Nobody else writes one while this process has the file.
             drop(std::fs::remove_file(unfinished(path)));
             Ok(Opened {
                 database,
-                vault,
+                vault: Arc::new(vault),
                 whole,
             })
         }
@@ -154,10 +158,13 @@ fn create(path: &Path, operator: SealingKey) -> Result<Opened, OpenError> {
     let database = emptied(&unfinished, file)?;
     let given = operator.id;
     let vault = tables::found(&database, operator).map_err(|fault| of_fault(path, fault, given))?;
-    name(&unfinished, path)?;
+    let folder = name(&unfinished, path)?;
+    folder.sync_all().map_err(|error| of_system(path, &error))?;
+    // A journal without its store is of one that is gone.
+    drop(std::fs::remove_file(journal::beside(path)));
     Ok(Opened {
         database,
-        vault,
+        vault: Arc::new(vault),
         whole: true,
     })
 }
@@ -174,9 +181,18 @@ pub(super) fn begun(unfinished: &Path) -> Result<Database, OpenError> {
     emptied(unfinished, locked(unfinished)?)
 }
 
-/// Gives a file that is whole its name, for good.
-pub(super) fn name(unfinished: &Path, path: &Path) -> Result<(), OpenError> {
-    std::fs::rename(unfinished, path)
+/// Gives a file that is whole its name. Answers with its folder, to be flushed: until then a power cut may take the name back.
+pub(super) fn name(unfinished: &Path, path: &Path) -> Result<File, OpenError> {
+    // Opened first: what fails here fails before anything was done.
+    let folder = File::open(parent(path)).map_err(|error| of_system(path, &error))?;
+    std::fs::rename(unfinished, path).map_err(|error| of_system(path, &error))?;
+    Ok(folder)
+}
+
+/// The same where nothing may have the name yet.
+pub(super) fn name_new(unfinished: &Path, path: &Path) -> Result<(), OpenError> {
+    std::fs::hard_link(unfinished, path)
+        .and_then(|()| std::fs::remove_file(unfinished))
         .and_then(|()| File::open(parent(path))?.sync_all())
         .map_err(|error| of_system(path, &error))
 }

@@ -122,12 +122,25 @@ impl<'t> Rows<'t> {
         Ok(Ok(version))
     }
 
+    /// The sealed data keys.
+    pub(super) fn data_keys(&self) -> &Table<'t, [u8; 20], Bytes> {
+        &self.data_keys
+    }
+
     /// Keeps a token in place of the one before.
     pub(super) fn keep_token(
         &mut self,
         whose: &TokenKey,
         record: &TokenRecord,
     ) -> Result<(), Fault> {
+        let id = self.vault.credential_id(&whose.credential);
+        let row = self.credentials.get(id).map_err(Fault::engine)?;
+        let row = row.map(|row| open_credential(&self.data_keys, self.vault, &id, row.value()));
+        let row = row.transpose()?.map(|(_, row)| row).unwrap_or_default();
+        // Withdrawn, or its tenant shredded, while it waited for its turn.
+        if !record.may_be_kept(&row) {
+            return Ok(());
+        }
         let tenant = self.vault.tenant_id(&whose.credential.tenant);
         let (number, key) = self.newest_data_key(tenant)?;
         let row = self.vault.seal_token(number, &key, whose, record)?;
@@ -218,7 +231,7 @@ impl<'t> Rows<'t> {
         let table = match kind {
             Kind::Credential => &mut self.credentials,
             Kind::Plugin => &mut self.plugins,
-            Kind::Token | Kind::Revocation => return Err(Fault::Log("wrong")),
+            Kind::Token | Kind::Revocation | Kind::Noted => return Err(Fault::Log("wrong")),
         };
         match new {
             Some(row) => table.insert(id, row).map(drop),

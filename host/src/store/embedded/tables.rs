@@ -2,6 +2,7 @@
 //! `tokens` and `logs` of theirs. What is written is `rows`'s, when transactions begin and end `live`'s, and what a row looks
 //! like `vault`'s.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -156,12 +157,10 @@ pub(super) fn seal_keys_anew(
     for row in data_keys.iter().map_err(Fault::engine)? {
         let (place, sealed) = row.map_err(Fault::engine)?;
         let place = place.value();
-        let (tenant, number) = place.split_first_chunk().ok_or(Fault::KeyMissing)?;
-        let number = number.try_into().map_err(|_| Fault::KeyMissing)?;
-        let number = u32::from_be_bytes(number);
-        let key = now.open_data_key(*tenant, number, sealed.value());
+        let (tenant, number) = key_of_place(&place);
+        let key = now.open_data_key(tenant, number, sealed.value());
         let key = key.map_err(|why| Fault::Unsealed("a data key", why))?;
-        anew.push((place, next.seal_data_key(*tenant, number, &key)?));
+        anew.push((place, next.seal_data_key(tenant, number, &key)?));
     }
     for (place, sealed) in anew {
         data_keys
@@ -208,11 +207,28 @@ pub(super) fn verify(
     closing: &AtomicBool,
 ) -> Result<u64, Fault> {
     let mut sum = Ledger::default();
+    let data_keys = read.open_table(DATA_KEYS).map_err(Fault::engine)?;
+    let mut keys = HashSet::new();
+    for row in data_keys.iter().map_err(Fault::engine)? {
+        let (place, sealed) = row.map_err(Fault::engine)?;
+        let place = place.value();
+        let (tenant, number) = key_of_place(&place);
+        vault
+            .open_data_key(tenant, number, sealed.value())
+            .map_err(|why| Fault::Unsealed("a data key", why))?;
+        keys.insert(place);
+    }
     for (kind, table) in [(Kind::Credential, CREDENTIALS), (Kind::Plugin, PLUGINS)] {
         let table = read.open_table(table).map_err(Fault::engine)?;
         for row in table.iter().map_err(Fault::engine)? {
             let (id, row) = row.map_err(Fault::engine)?;
             sum.add(vault.element(kind, &id.value(), row.value()));
+            let (head, _) =
+                Head::split(row.value()).map_err(|why| Fault::Unsealed("a row", why))?;
+            let place = data_key_place(head.tenant, head.key_number);
+            if kind == Kind::Credential && !keys.contains(&place) {
+                return Err(Fault::KeyMissing);
+            }
             if closing.load(Ordering::Relaxed) {
                 return Err(Fault::Closing);
             }
@@ -325,6 +341,13 @@ pub(super) fn data_key_place(tenant: TenantId, number: u32) -> [u8; 20] {
     place[..16].copy_from_slice(&tenant);
     place[16..].copy_from_slice(&number.to_be_bytes());
     place
+}
+
+fn key_of_place(place: &[u8; 20]) -> (TenantId, u32) {
+    let mut tenant = TenantId::default();
+    tenant.copy_from_slice(&place[..16]);
+    let [.., a, b, c, d] = *place;
+    (tenant, u32::from_be_bytes([a, b, c, d]))
 }
 
 pub(super) fn ledger(

@@ -65,7 +65,12 @@ impl Upkeep for EmbeddedStore {
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<[u64; 2], Unreachable>> {
-        Box::pin(self.aside(Live::compact))
+        let journal = self.journal.clone();
+        Box::pin(self.aside(move |live| {
+            // It holds what was replaced, too.
+            journal.empty();
+            live.compact()
+        }))
     }
 
     fn backup<'a>(&'a self, to: &'a Path) -> BoxFuture<'a, Result<u64, Unreachable>> {

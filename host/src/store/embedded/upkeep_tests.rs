@@ -296,7 +296,9 @@ async fn a_compacted_file_is_shorter_and_holds_nothing_that_was_replaced() {
         .commit(&key("after"), Version(0), with_grant("a"))
         .await
         .unwrap();
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    // Beside it is its journal, and nothing of the rewrite.
+    assert!(!open::unfinished(&path).exists());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     let refusal = EmbeddedStore::open(&path, &KEY.into()).map(drop);
     assert!(matches!(refusal, Err(OpenError::InUse(_))), "{refusal:?}");
     drop(store);

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::journal::Noted;
 use super::live::Live;
 use super::rows::Rows;
 use super::tables::Fault;
@@ -28,6 +29,8 @@ pub(super) struct Request {
     pub(super) work: Work,
     /// Where the answer goes; whoever asked may have left.
     pub(super) answer: oneshot::Sender<Answer>,
+    /// Its entry in the journal, until it is answered.
+    pub(super) noted: Option<Noted>,
 }
 
 /// What was written: a version, or how many.
@@ -66,29 +69,44 @@ pub(super) fn start(live: Arc<Live>) -> io::Result<(mpsc::Sender<Request>, JoinH
 fn perform(together: &[Request], rows: &mut Rows<'_>) -> Result<Vec<Answer>, Fault> {
     together
         .iter()
-        .map(|request| match &request.work {
-            Work::Commit(key, expected, credential) => rows.commit(key, *expected, credential),
-            Work::KeepPlugin(place, plugin) => rows.keep_plugin(place, plugin.as_ref()).map(Ok),
-            Work::KeepToken(kept) => {
-                let (key, record) = &**kept;
-                rows.keep_token(key, record)
-                    .map(|()| Ok(Version::default()))
+        .map(|request| match one(&request.work, rows) {
+            // What is wrong with one tenant's keys or rows fails nobody else.
+            Err(fault @ (Fault::Unsealed(..) | Fault::KeyMissing)) => {
+                Ok(Err(CommitFault::Unreachable(fault.to_string())))
             }
-            Work::ForgetTokens(before, limit) => {
-                let forgotten = rows.forget_tokens(*before, *limit)?;
-                Ok(Ok(Version(forgotten as u64)))
-            }
+            done => done,
         })
         .collect()
+}
+
+fn one(work: &Work, rows: &mut Rows<'_>) -> Result<Answer, Fault> {
+    match work {
+        Work::Commit(key, expected, credential) => rows.commit(key, *expected, credential),
+        Work::KeepPlugin(place, plugin) => rows.keep_plugin(place, plugin.as_ref()).map(Ok),
+        Work::KeepToken(kept) => {
+            let (key, record) = &**kept;
+            rows.keep_token(key, record)
+                .map(|()| Ok(Version::default()))
+        }
+        Work::ForgetTokens(before, limit) => {
+            let forgotten = rows.forget_tokens(*before, *limit)?;
+            Ok(Ok(Version(forgotten as u64)))
+        }
+    }
 }
 
 /// One that left without its answer is no fault: a commit belongs to the store, not to who asked.
 fn answer(together: impl Iterator<Item = Request>, answers: Result<Vec<Answer>, Unreachable>) {
     match answers {
         Ok(answers) => {
-            together
-                .zip(answers)
-                .for_each(|(request, answer)| drop(request.answer.send(answer)));
+            for (request, answer) in together.zip(answers) {
+                if let Some(noted) = request.noted
+                    && !matches!(answer, Err(CommitFault::Unreachable(_)))
+                {
+                    noted.settled();
+                }
+                drop(request.answer.send(answer));
+            }
         }
         Err(fault) => {
             let fault = CommitFault::from(fault);

@@ -39,6 +39,7 @@ macro_rules! store_suite {
             a_number_from_another_history_is_a_gap,
             a_revocation_is_in_the_log_once_and_with_its_time,
             a_token_comes_back_until_it_is_replaced_or_forgotten,
+            a_token_that_was_withdrawn_meanwhile_is_not_kept,
             tokens_that_are_over_are_forgotten_in_the_order_of_their_ends
         );
         $crate::store::suite::store_suite!(faults @ $fresh;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::key;
-use crate::model::credential::{Fingerprint, Version};
+use super::{key, with_grant};
+use crate::model::credential::{Credential, Fingerprint, Version};
 use crate::model::key::{Audience, ScopeSet, TokenKey};
 use crate::model::time::UnixTime;
 use crate::model::token::{Generation, ObtainedToken, TokenRecord};
@@ -34,7 +34,7 @@ pub(crate) fn token(value: &str, ends: u64) -> TokenRecord {
         },
         generation: Generation::from_number(41).unwrap(),
         fingerprint: Fingerprint([5; 32]),
-        obtained_at: Version(6),
+        obtained_at: Version(0),
     }
 }
 
@@ -86,6 +86,31 @@ pub(crate) async fn a_token_comes_back_until_it_is_replaced_or_forgotten(store: 
         store.load(&ada.credential).await.unwrap().version,
         Version(0)
     );
+}
+
+pub(crate) async fn a_token_that_was_withdrawn_meanwhile_is_not_kept(store: Arc<dyn Store>) {
+    let ada = token_key("ada");
+    let obtained_at = |version| TokenRecord {
+        obtained_at: Version(version),
+        ..token("t", 60)
+    };
+    let with = |withdrawn| Credential {
+        withdrawn: Version(withdrawn),
+        ..with_grant("g")
+    };
+    // Of a history that is not this one: its tenant was shredded.
+    store.keep_token(&ada, obtained_at(1)).await.unwrap();
+    assert_eq!(token_of(&*store, &ada).await, None);
+    for (version, withdrawn) in [(0, 1), (1, 1), (2, 3)] {
+        store
+            .commit(&ada.credential, Version(version), with(withdrawn))
+            .await
+            .unwrap();
+    }
+    store.keep_token(&ada, obtained_at(2)).await.unwrap();
+    assert_eq!(token_of(&*store, &ada).await, None);
+    store.keep_token(&ada, obtained_at(3)).await.unwrap();
+    assert!(token_of(&*store, &ada).await.is_some());
 }
 
 pub(crate) async fn tokens_that_are_over_are_forgotten_in_the_order_of_their_ends(

@@ -19,6 +19,8 @@ pub(in crate::store) enum Kind {
     Token,
     /// An entry of the revocation log.
     Revocation,
+    /// A commit to be made.
+    Noted,
 }
 
 /// What of a row is in the clear. All of it is authenticated by the seal.
@@ -28,7 +30,8 @@ pub(in crate::store) struct Head {
     pub(in crate::store) tenant: TenantId,
     /// Which of that tenant's keys; 0 for the host's own.
     pub(in crate::store) key_number: u32,
-    /// The version of the row. Of a token: when it ends, in unix milliseconds; of a revocation: its number.
+    /// The version of the row. Of a token: when it ends, in unix milliseconds; of a revocation: its number; of a
+    /// commit to be made: the one it replaces.
     pub(in crate::store) version: Version,
 }
 
@@ -41,6 +44,7 @@ impl Kind {
             Self::Plugin => b"plugin",
             Self::Token => b"token",
             Self::Revocation => b"revocation",
+            Self::Noted => b"noted",
         }
     }
 }

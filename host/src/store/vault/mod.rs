@@ -15,7 +15,7 @@ mod head;
 mod ledger;
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::hmac;
@@ -74,8 +74,8 @@ pub(super) struct Vault {
     host: DataKey,
     /// Keys the fingerprints that records hold. The file's own, so that they outlive the operator's key.
     fingerprints: Secret<[u8; KEY_BYTES]>,
-    /// Data keys that were opened, at most [`OPEN_KEYS_MAX`]. Never held across I/O.
-    open: Mutex<HashMap<(TenantId, u32), Arc<DataKey>>>,
+    /// Data keys that were opened, by tenant and number, of at most [`OPEN_KEYS_MAX`] tenants. Never held across I/O.
+    open: Arc<Mutex<HashMap<TenantId, BTreeMap<u32, Arc<DataKey>>>>>,
 }
 
 // === impl Vault ===
@@ -98,7 +98,11 @@ impl Vault {
 
     /// The same keys under another operator's.
     pub(super) fn under(&self, operator: SealingKey) -> Self {
-        Self::from_root(operator, self.root.clone()).expect("the root was read before")
+        Self {
+            // What is held open fits whatever seals it.
+            open: self.open.clone(),
+            ..Self::from_root(operator, self.root.clone()).expect("the root was read before")
+        }
     }
 
     fn from_root(operator: SealingKey, mut root: Zeroizing<Vec<u8>>) -> Option<Self> {
@@ -117,7 +121,7 @@ impl Vault {
             tally: hmac::Key::new(hmac::HMAC_SHA256, tally),
             host: DataKey::from_bytes(host)?,
             fingerprints: Secret::new(fingerprints.try_into().ok()?),
-            open: Mutex::default(),
+            open: Arc::default(),
             root,
         })
     }
@@ -225,12 +229,19 @@ impl Vault {
         if open.len() >= OPEN_KEYS_MAX {
             open.clear();
         }
-        open.insert((tenant, number), key.clone());
+        open.entry(tenant).or_default().insert(number, key.clone());
     }
 
     /// A tenant's data key, if it is held open.
     pub(super) fn held_data_key(&self, tenant: TenantId, number: u32) -> Option<Arc<DataKey>> {
-        self.open_keys().get(&(tenant, number)).cloned()
+        self.open_keys().get(&tenant)?.get(&number).cloned()
+    }
+
+    /// The tenant's newest key, and its number, among those that are held open.
+    fn newest_held_data_key(&self, tenant: TenantId) -> Option<(u32, Arc<DataKey>)> {
+        let open = self.open_keys();
+        let (number, key) = open.get(&tenant)?.last_key_value()?;
+        Some((*number, key.clone()))
     }
 
     /// Lets go of every key held open: a tenant's are gone.
@@ -238,7 +249,7 @@ impl Vault {
         self.open_keys().clear();
     }
 
-    fn open_keys(&self) -> MutexGuard<'_, HashMap<(TenantId, u32), Arc<DataKey>>> {
+    fn open_keys(&self) -> MutexGuard<'_, HashMap<TenantId, BTreeMap<u32, Arc<DataKey>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

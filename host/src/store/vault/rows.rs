@@ -51,6 +51,39 @@ impl Vault {
         ))
     }
 
+    /// A commit that is to be made: the credential, and the version it replaces. None where its tenant's key is not held open.
+    pub(in crate::store) fn seal_noted(
+        &self,
+        whose: &CredentialKey,
+        expected: Version,
+        credential: &Credential,
+    ) -> Option<Vec<u8>> {
+        let tenant = self.tenant_id(&whose.tenant);
+        let (key_number, key) = self.newest_held_data_key(tenant)?;
+        let plain = record::encode_credential(whose, credential);
+        let head = Head {
+            tenant,
+            key_number,
+            version: expected,
+        };
+        let id = self.credential_id(whose);
+        self.seal(Kind::Noted, &id, head, &key, &plain).ok()
+    }
+
+    /// What [`Vault::seal_noted`] sealed.
+    pub(in crate::store) fn open_noted(
+        &self,
+        id: &RowId,
+        row: &[u8],
+        key: &DataKey,
+    ) -> Result<(CredentialKey, Version, Credential), Unsealed> {
+        let (expected, plain) = self.open_row(Kind::Noted, id, row, key)?;
+        let (whose, credential) = record::decode_credential(&plain)?;
+        (self.credential_id(&whose) == *id)
+            .then_some((whose, expected, credential))
+            .ok_or(Unsealed::Broken)
+    }
+
     /// A token as a row of its tenant.
     pub(in crate::store) fn seal_token(
         &self,

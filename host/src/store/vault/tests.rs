@@ -157,8 +157,10 @@ fn a_data_key_of_one_tenant_is_not_anothers() {
 fn keys_held_open_have_a_bound() {
     let vault = vault();
     let key = Arc::new(DataKey::random().unwrap());
-    for number in 1..=u32::try_from(OPEN_KEYS_MAX).unwrap() + 5 {
-        vault.remember_data_key([1; 16], number, &key);
+    for number in 0..OPEN_KEYS_MAX as u64 + 5 {
+        let mut tenant = TenantId::default();
+        tenant[..8].copy_from_slice(&number.to_le_bytes());
+        vault.remember_data_key(tenant, NUMBER, &key);
     }
     assert!(vault.open_keys().len() <= OPEN_KEYS_MAX);
 }

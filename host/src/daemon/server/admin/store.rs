@@ -64,6 +64,14 @@ pub(super) async fn rotate_key(State(front): State<Arc<Front>>, request: Request
             let words = "`next_sealing_key` is not set: write it under [store], have the daemon reload, and ask again";
             OrderError::Inapplicable(words.to_owned())
         })?;
+        if let Some(source) = &live.next_sealing_source {
+            // What only this process still knows must not seal the file.
+            let now = front.broker.read_secret(source).await;
+            if !now.is_ok_and(|now| now.same_as(&next)) {
+                let words = "`next_sealing_key` is not what it was when it was read: have the daemon reload, and ask again";
+                return Err(OrderError::Inapplicable(words.to_owned()).into());
+            }
+        }
         let rotated = front.broker.rotate_sealing_key(next, &operator.name);
         Ok::<_, Problem>(uncached(Json(rotated.await?).into_response()))
     };
