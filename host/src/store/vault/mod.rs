@@ -63,6 +63,9 @@ pub(super) enum Unsealed {
     Unknown,
 }
 
+/// Data keys that are held open, by tenant and number.
+type OpenKeys = HashMap<TenantId, BTreeMap<u32, Arc<DataKey>>>;
+
 /// The keys of one store.
 pub(super) struct Vault {
     operator: SealingKey,
@@ -74,8 +77,8 @@ pub(super) struct Vault {
     host: DataKey,
     /// Keys the fingerprints that records hold. The file's own, so that they outlive the operator's key.
     fingerprints: Secret<[u8; KEY_BYTES]>,
-    /// Data keys that were opened, by tenant and number, of at most [`OPEN_KEYS_MAX`] tenants. Never held across I/O.
-    open: Arc<Mutex<HashMap<TenantId, BTreeMap<u32, Arc<DataKey>>>>>,
+    /// Data keys that were opened, of at most [`OPEN_KEYS_MAX`] tenants. Never held across I/O.
+    open: Arc<Mutex<OpenKeys>>,
 }
 
 // === impl Vault ===
@@ -249,7 +252,7 @@ impl Vault {
         self.open_keys().clear();
     }
 
-    fn open_keys(&self) -> MutexGuard<'_, HashMap<TenantId, BTreeMap<u32, Arc<DataKey>>>> {
+    fn open_keys(&self) -> MutexGuard<'_, OpenKeys> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
