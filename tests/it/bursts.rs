@@ -68,8 +68,8 @@ async fn tokens_of_many_users_that_end_together_are_renewed_evenly() {
 #[tokio::test]
 async fn whose_turn_does_not_come_in_time_is_told_when_it_would_have() {
     let setting = Setting::new().acme(|acme| {
-        acme.refresh.rate = Some(0.25);
-        acme.refresh.timeout = Duration::from_secs(2);
+        acme.refresh.rate = Some(0.125);
+        acme.refresh.timeout = Duration::from_secs(4);
     });
     let stage = setting.open().await;
     let requests = SCOPES.map(with_scope);
@@ -92,11 +92,11 @@ async fn whose_turn_does_not_come_in_time_is_told_when_it_would_have() {
     assert_eq!(
         stage.calls(),
         1,
-        "one in four seconds, and they are not over"
+        "one in eight seconds, and they are not over"
     );
     assert_eq!(pauses.len(), 3);
     pauses.sort_unstable();
-    let least = [2, 6, 10].map(Duration::from_secs);
+    let least = [4, 12, 20].map(Duration::from_secs);
     for (pause, least) in pauses.iter().zip(least) {
         let most = least + Duration::from_millis(2_100);
         assert!((least..=most).contains(pause), "{pauses:?}");

@@ -11,7 +11,9 @@ use crate::schedule::{Budget, Lane, NoTicket, Ticket};
 
 /// The share of the callers' patience that is kept back: they are to hear why they got nothing and when to come again,
 /// which they would not if their patience ended at the same moment.
-const KEPT_ONE_IN: u32 = 50;
+///
+/// It counts from the start of the flight, theirs from their arrival: between the two a policy was asked.
+const KEPT_ONE_IN: u32 = 10;
 
 /// Waits for a ticket, for as long as callers wait.
 pub(super) async fn ticket(
