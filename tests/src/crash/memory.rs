@@ -46,7 +46,7 @@ impl Needle {
 }
 
 /// Searches all memory of a child that it may write to, as it is now: what it only reads came from its files. Values
-/// shorter than [`START_BYTES`] are not searched for.
+/// shorter than `START_BYTES` are not searched for.
 ///
 /// # Errors
 ///

@@ -2,8 +2,8 @@
 //! grant presented twice. The issuer lives in this process and survives every kill; its ledger is the oracle.
 //! `docs/reliability.md` says what this proves, and what it does not.
 //!
-//! [`run`] is the story; when to kill is [`aim`]'s, who asks meanwhile [`callers`]', what must hold [`oracle`]'s, where it
-//! all stands [`ground`]'s, and the two authorization servers are behind [`upstream`].
+//! [`run`] is the story; when to kill is `aim`'s, who asks meanwhile `callers`', what must hold `oracle`'s, where it
+//! all stands `ground`'s, and the two authorization servers are behind `upstream`.
 
 mod aim;
 mod callers;
