@@ -2,131 +2,24 @@
 //! by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keyfob::model::contract::{BoxFuture, Rotation};
-use keyfob::model::credential::{CommitFault, Credential, Stored, Unreachable, Version};
+use keyfob::model::contract::Rotation;
 use keyfob::model::event::Event;
-use keyfob::model::key::{CredentialKey, TokenKey};
 use keyfob::model::secret::Secret;
-use keyfob::model::time::UnixTime;
 use keyfob::store::memory::MemoryStore;
-use keyfob::store::{
-    KeptPlugin, Lease, Owner, Page, Revocation, RowChange, Since, Store, TokenRecord,
-};
 use keyfob::testing::issuer::RefreshRotation;
+use keyfob_tests::shaky::Shaky;
 use keyfob_tests::stage::{ACME, CLIENT, Setting, client, credential, of, subject};
 
 const ALICE: &str = "alice";
 /// Far longer than the first pauses between two tries.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Takes a grant's mark and nothing after it, while it is told to be away.
-#[derive(Debug, Default)]
-struct Away {
-    kept: MemoryStore,
-    away: AtomicBool,
-}
-
-impl Store for Away {
-    fn load<'a>(&'a self, key: &'a CredentialKey) -> BoxFuture<'a, Result<Stored, Unreachable>> {
-        self.kept.load(key)
-    }
-
-    fn commit<'a>(
-        &'a self,
-        key: &'a CredentialKey,
-        expected: Version,
-        credential: Credential,
-    ) -> BoxFuture<'a, Result<Version, CommitFault>> {
-        if self.away.load(Ordering::SeqCst) && credential.intent.is_none() {
-            return Box::pin(async { Err(CommitFault::Unreachable("no room".to_owned())) });
-        }
-        self.kept.commit(key, expected, credential)
-    }
-
-    fn scan<'a>(
-        &'a self,
-        after: Option<&'a CredentialKey>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Unreachable>> {
-        self.kept.scan(after, limit)
-    }
-
-    fn acquire<'a>(
-        &'a self,
-        key: &'a CredentialKey,
-        owner: Owner,
-        ttl: Duration,
-        now: UnixTime,
-    ) -> BoxFuture<'a, Result<Lease, Unreachable>> {
-        self.kept.acquire(key, owner, ttl, now)
-    }
-
-    fn release<'a>(&'a self, key: &'a CredentialKey, owner: Owner) -> BoxFuture<'a, ()> {
-        self.kept.release(key, owner)
-    }
-
-    fn changes(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Since<RowChange>, Unreachable>> {
-        self.kept.changes(after, limit)
-    }
-
-    fn revocations(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Since<Revocation>, Unreachable>> {
-        self.kept.revocations(after, limit)
-    }
-
-    fn load_token<'a>(
-        &'a self,
-        key: &'a TokenKey,
-    ) -> BoxFuture<'a, Result<Option<TokenRecord>, Unreachable>> {
-        self.kept.load_token(key)
-    }
-
-    fn keep_token<'a>(
-        &'a self,
-        key: &'a TokenKey,
-        record: TokenRecord,
-    ) -> BoxFuture<'a, Result<(), Unreachable>> {
-        self.kept.keep_token(key, record)
-    }
-
-    fn forget_tokens(
-        &self,
-        before: UnixTime,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<usize, Unreachable>> {
-        self.kept.forget_tokens(before, limit)
-    }
-
-    fn keep_plugin<'a>(
-        &'a self,
-        place: &'a str,
-        plugin: Option<KeptPlugin>,
-    ) -> BoxFuture<'a, Result<(), Unreachable>> {
-        self.kept.keep_plugin(place, plugin)
-    }
-
-    fn plugins(&self) -> BoxFuture<'_, Result<Vec<(String, KeptPlugin)>, Unreachable>> {
-        self.kept.plugins()
-    }
-
-    fn durable(&self) -> bool {
-        true
-    }
-}
-
 #[tokio::test]
 async fn a_rotation_that_the_store_does_not_take_is_served_kept_and_recorded_later() {
-    let store = Arc::new(Away::default());
+    let store = Arc::new(Shaky::around(Arc::new(MemoryStore::new())));
     let mut setting = Setting::new().refresh_tokens(client().rotation(RefreshRotation::SingleUse));
     setting.store = Some(store.clone());
     setting.lifetime = Duration::from_secs(2);
@@ -141,7 +34,7 @@ async fn a_rotation_that_the_store_does_not_take_is_served_kept_and_recorded_lat
         .unwrap();
     let alice = of(ACME).subject(subject(ALICE));
 
-    store.away.store(true, Ordering::SeqCst);
+    store.marks_only.store(true, Ordering::SeqCst);
     stage
         .billing()
         .token(&alice)
@@ -149,7 +42,7 @@ async fn a_rotation_that_the_store_does_not_take_is_served_kept_and_recorded_lat
         .expect("the token is good, recorded or not");
     assert!(stage.broker.ready().degraded);
 
-    store.away.store(false, Ordering::SeqCst);
+    store.marks_only.store(false, Ordering::SeqCst);
     let back = |event: &Event| {
         matches!(
             event,

@@ -20,6 +20,8 @@ pub struct Shaky {
     pub kept: Arc<dyn Store>,
     /// Answers nobody who asks for a lease.
     pub no_leases: AtomicBool,
+    /// Takes a grant's mark and nothing after it.
+    pub marks_only: AtomicBool,
     tokens: Mutex<Tokens>,
 }
 
@@ -42,6 +44,7 @@ impl Shaky {
         Self {
             kept,
             no_leases: AtomicBool::new(false),
+            marks_only: AtomicBool::new(false),
             tokens: Mutex::new(Tokens::Fine),
         }
     }
@@ -67,6 +70,9 @@ impl Store for Shaky {
         expected: Version,
         credential: Credential,
     ) -> BoxFuture<'a, Result<Version, CommitFault>> {
+        if self.marks_only.load(Ordering::SeqCst) && credential.intent.is_none() {
+            return Box::pin(async { Err(CommitFault::Unreachable("no room".to_owned())) });
+        }
         self.kept.commit(key, expected, credential)
     }
 

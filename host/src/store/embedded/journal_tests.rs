@@ -1,41 +1,19 @@
 //! What a kill does not take along.
 
-use std::path::PathBuf;
-
-use tempfile::TempDir;
-
 use super::journal::beside;
+use super::tests::Place;
 use super::*;
 use crate::model::credential::Intent;
 use crate::model::key::Tenant;
 use crate::store::suite::{grant, key, with_grant};
 
-const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
+/// Another place with store and journal as they are now: what a kill would leave.
+fn killed(place: &Place) -> Place {
+    let copy = place.copy();
+    if beside(&place.path()).exists() {
+        std::fs::copy(beside(&place.path()), beside(&copy.path())).unwrap();
     }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("keyfob.redb")
-    }
-
-    fn open(&self) -> EmbeddedStore {
-        EmbeddedStore::open(&self.path(), &KEY.into()).unwrap()
-    }
-
-    /// Another place with store and journal as they are now: what a kill would leave.
-    fn copy(&self) -> Self {
-        let copy = Self::new();
-        std::fs::copy(self.path(), copy.path()).unwrap();
-        if beside(&self.path()).exists() {
-            std::fs::copy(beside(&self.path()), beside(&copy.path())).unwrap();
-        }
-        copy
-    }
+    copy
 }
 
 /// A store with ada's first grant, and a commit of her second that was noted and not made.
@@ -60,14 +38,14 @@ async fn noted() -> (Place, EmbeddedStore, Option<Noted>) {
 #[tokio::test]
 async fn a_commit_that_was_noted_and_not_made_is_made_at_the_next_start() {
     let (place, _store, _noted) = noted().await;
-    let killed = place.copy();
+    let copy = killed(&place);
     for _ in 0..2 {
-        let after = killed.open();
+        let after = copy.open();
         let stored = after.load(&key("ada")).await.unwrap();
         assert_eq!(stored.version, Version(2));
         assert_eq!(grant(&after, &key("ada")).await, "second");
         assert_eq!(after.verify().await, Ok(2));
-        assert!(!beside(&killed.path()).exists());
+        assert!(!beside(&copy.path()).exists());
     }
 }
 
@@ -76,7 +54,7 @@ async fn an_entry_whose_row_moved_on_changes_nothing() {
     let (place, store, _noted) = noted().await;
     let other = with_grant("another");
     store.commit(&key("ada"), Version(1), other).await.unwrap();
-    let after = place.copy().open();
+    let after = killed(&place).open();
     assert_eq!(after.load(&key("ada")).await.unwrap().version, Version(2));
     assert_eq!(grant(&after, &key("ada")).await, "another");
 }
@@ -86,18 +64,18 @@ async fn what_was_cut_off_changed_or_is_of_another_store_is_passed_over() {
     let (place, _store, _noted) = noted().await;
     let whole = std::fs::read(beside(&place.path())).unwrap();
     for length in 0..whole.len() {
-        let killed = place.copy();
-        std::fs::write(beside(&killed.path()), &whole[..length]).unwrap();
-        let after = killed.open();
+        let copy = killed(&place);
+        std::fs::write(beside(&copy.path()), &whole[..length]).unwrap();
+        let after = copy.open();
         let version = after.load(&key("ada")).await.unwrap().version;
         assert_eq!(version, Version(1), "{length} bytes");
     }
     for at in (0..whole.len()).step_by(7) {
-        let killed = place.copy();
+        let copy = killed(&place);
         let mut changed = whole.clone();
         changed[at] ^= 1;
-        std::fs::write(beside(&killed.path()), &changed).unwrap();
-        assert_ne!(grant(&killed.open(), &key("ada")).await, "");
+        std::fs::write(beside(&copy.path()), &changed).unwrap();
+        assert_ne!(grant(&copy.open(), &key("ada")).await, "");
     }
     let stranger = Place::new();
     let store = stranger.open();
@@ -115,7 +93,7 @@ async fn what_a_shredded_tenant_noted_is_noise() {
     let (place, store, noted) = noted().await;
     store.shred(&Tenant::default()).await.unwrap();
     drop(noted);
-    let after = place.copy().open();
+    let after = killed(&place).open();
     assert_eq!(after.load(&key("ada")).await.unwrap().version, Version(0));
 }
 
@@ -146,7 +124,7 @@ async fn what_failed_stays_noted_until_a_commit_of_its_row_is_made() {
     drop(noted);
     store.journal.empty();
     assert!(std::fs::metadata(beside(&place.path())).unwrap().len() > 0);
-    assert_eq!(grant(&place.copy().open(), &key("ada")).await, "second");
+    assert_eq!(grant(&killed(&place).open(), &key("ada")).await, "second");
     store
         .commit(&key("ada"), Version(1), with_grant("third"))
         .await

@@ -19,18 +19,18 @@ const OTHER_KEY: &str = "//////////////////////////////////////////8=";
 const ROWS: TableDefinition<'static, [u8; 32], &'static [u8]> = TableDefinition::new("credentials");
 
 /// A folder with a store's file in it.
-struct Place(TempDir);
+pub(super) struct Place(TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.0.path().join("keyfob.redb")
     }
 
-    fn open(&self) -> EmbeddedStore {
+    pub(super) fn open(&self) -> EmbeddedStore {
         EmbeddedStore::open(&self.path(), &KEY.into()).unwrap()
     }
 
@@ -50,7 +50,7 @@ impl Place {
     }
 
     /// Another place with a copy of the file as it is now: what a power cut would leave.
-    fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         let copy = Self::new();
         std::fs::copy(self.path(), copy.path()).unwrap();
         copy
