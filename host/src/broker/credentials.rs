@@ -121,7 +121,12 @@ impl Broker {
                     if !outcome.durable {
                         core.emit(&Event::Notice {
                             code: "not_durable",
-                            detail: format!("the grant of {key:?} is kept in memory only"),
+                            detail: format!(
+                                "the grant of {}, {} (tenant {}) is kept in memory only: a restart forgets it",
+                                key.provider,
+                                key.subject.as_ref().map_or("its own account", |it| it.as_str()),
+                                key.tenant
+                            ),
                         });
                     }
                     return Ok(outcome);

@@ -146,7 +146,7 @@ async fn open_store(
 /// As [`build`].
 pub async fn check(config: &Config, environment: &Environment) -> Result<(), Vec<Mistake>> {
     let settings = config.store.as_ref();
-    let keys = settings.map(|settings| sealing::keys(config, settings, environment));
+    let keys = settings.map(|settings| sealing::check(config, settings, environment));
     let mut mistakes: Vec<_> = keys.and_then(Result::err).into_iter().collect();
     if let Err(error) = builder(config, environment).check().await {
         mistakes.extend(located(config, &error));

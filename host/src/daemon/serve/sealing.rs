@@ -57,6 +57,29 @@ pub(super) fn next(
         .transpose()
 }
 
+/// Reads both keys, and looks whether they are any.
+///
+/// # Errors
+///
+/// The first that cannot be read, or is none.
+pub(in crate::daemon) fn check(
+    config: &Config,
+    settings: &StoreSettings,
+    environment: &Environment,
+) -> Result<(), Mistake> {
+    let Keys { now, next } = keys(config, settings, environment)?;
+    let none = |name: &str| {
+        let what = format!("[store] {name}: is not 32 bytes of base64");
+        let fix = "make one with: head -c 32 /dev/urandom | base64";
+        Err(config.mistake_at(settings.line, what, fix))
+    };
+    match next {
+        _ if !is_sealing_key(&now) => none("sealing_key"),
+        Some(next) if !is_sealing_key(&next) => none("next_sealing_key"),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the file with whichever key fits; none when the process is ending.
 pub(in crate::daemon) async fn open(
     path: PathBuf,
