@@ -136,6 +136,7 @@
 //! | credentials, tokens, logs | [`store::Store`]; `store::memory` `rows` | `Mutex`, commits gated by version | flights, operators | no |
 //! | who may send next | `store::lease` `held` | `Mutex` | flights | no |
 //! | the same in a file: the open database, the key it is sealed with | `store::embedded` `current` | `RwLock`, on blocking threads only | opening it again after a fault, another sealing key, a rewrite of the file | no |
+//! | commits that a kill must not take along | `store::embedded::journal` `state` | `Mutex`, for one write to the kernel | commits, and the thread that answers them | no |
 //! | whether the store closes | `store::embedded` `closing` | atomic | its drop | no |
 //! | what waits for the disk | `store::embedded` `requests`, `reading` | bounded channel to the one thread that writes; `Semaphore` | flights, operators | yes: queues |
 //! | data keys that were opened | `store::vault` `open` | `Mutex` | the first row of a tenant | no |

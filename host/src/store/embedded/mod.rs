@@ -57,6 +57,8 @@ pub fn is_sealing_key(text: &Secret<String>) -> bool {
 
 /// Keeps credentials and plugins in a file that this process owns, sealed.
 pub struct EmbeddedStore {
+    /// Before the database: its file goes while the store's is still owned, or it would be the next owner's that went.
+    journal: Arc<Journal>,
     live: Arc<Live>,
     /// Bounds the blocking threads that read.
     reading: Arc<Semaphore>,
@@ -67,7 +69,6 @@ pub struct EmbeddedStore {
     leases: Leases,
     /// The keys, to note commits with: those that the operator's key seals stay the same when that is replaced.
     vault: Arc<Vault>,
-    journal: Arc<Journal>,
     fingerprints: Secret<[u8; 32]>,
     /// Whether all of it was read and compared when it was opened.
     whole: bool,
@@ -106,13 +107,13 @@ impl EmbeddedStore {
             .map_err(|error| OpenError::System(path.into(), error.to_string()))?;
         let reading = Arc::new(Semaphore::new(READING_MAX));
         Ok(Self {
+            journal,
             live,
             reading,
             requests: Some(requests),
             writer: Some(writer),
             leases: Leases::default(),
             vault,
-            journal,
             fingerprints,
             whole,
         })
