@@ -1,6 +1,6 @@
 //! Ten thousand users whose tokens end in the same second, through the real thing: store, sandbox and sockets. Prints what
 //! the issuer saw at the start, after a restart, and over one refresh window. Run it by hand:
-//! `cargo run -p keyfob-tests --example herd [USERS] [SECONDS_TO_THE_END]`.
+//! `cargo run --release -p keyfob-tests --example herd [USERS] [SECONDS_TO_THE_END]`.
 
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
@@ -24,10 +24,10 @@ const SEALING_KEY: &str = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=";
 /// The window in which tokens are renewed, and the share of their lives that it must fit in.
 const WINDOW: Duration = Duration::from_secs(100);
 const AHEAD: f64 = 0.6;
-/// How often each of them asks, every one at a time of its own: all tokens are in use.
-const ASK_EVERY: Duration = Duration::from_secs(20);
-/// Those who ask together.
-const TICK: Duration = Duration::from_millis(100);
+/// How often each of them asks: all tokens are in use.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// Those who ask together: all of them, the worst there is.
+const TICK: Duration = ASK_EVERY;
 
 fn open(path: &Path) -> Arc<dyn Store> {
     Arc::new(EmbeddedStore::open(path, &SEALING_KEY.into()).expect("a new file opens"))
@@ -82,7 +82,7 @@ async fn main() {
     let users: usize = numbers.next().map_or(10_000, |users: u64| {
         usize::try_from(users).expect("users fit in memory")
     });
-    let life = Duration::from_secs(numbers.next().unwrap_or(240));
+    let life = Duration::from_secs(numbers.next().unwrap_or(400));
     let dir = tempfile::tempdir().expect("there is room for a file");
     let path = dir.path().join("keyfob.redb");
     let setting = Setting::new().lifetime(life).acme(|acme| {
