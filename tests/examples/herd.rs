@@ -24,10 +24,8 @@ const SEALING_KEY: &str = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=";
 /// The window in which tokens are renewed, and the share of their lives that it must fit in.
 const WINDOW: Duration = Duration::from_secs(100);
 const AHEAD: f64 = 0.6;
-/// How often each of them asks: all tokens are in use.
+/// How often they ask, all of them together: all tokens are in use, and nothing is spread by who asks.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// Those who ask together: all of them, the worst there is.
-const TICK: Duration = ASK_EVERY;
 
 fn open(path: &Path) -> Arc<dyn Store> {
     Arc::new(EmbeddedStore::open(path, &SEALING_KEY.into()).expect("a new file opens"))
@@ -126,12 +124,10 @@ async fn main() {
     );
 
     let all_renewed = (before + users) as u64;
-    let together = users.div_ceil((ASK_EVERY.as_millis() / TICK.as_millis()) as usize);
-    let mut ticks = tokio::time::interval(TICK);
-    let mut shifts = requests.chunks(together).cycle();
+    let mut ticks = tokio::time::interval(ASK_EVERY);
     while stage.issuer.ledger().count() < all_renewed && Instant::now() < ends {
         ticks.tick().await;
-        all_ask(&stage, shifts.next().unwrap_or(&[])).await;
+        all_ask(&stage, &requests).await;
     }
     let seconds = histogram(&stage, before);
     let renewals: usize = seconds.values().sum();

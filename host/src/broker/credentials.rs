@@ -11,7 +11,7 @@ use crate::model::credential::{
 };
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::Event;
-use crate::model::flow::SPENT_MAX;
+use crate::model::flow::spend;
 use crate::model::key::CredentialKey;
 use crate::model::secret::Secret;
 use crate::model::token::AccessToken;
@@ -245,8 +245,7 @@ impl Broker {
             }
             tokio::time::sleep(UNANSWERED_PAUSE).await;
             if let Ok(row) = self.0.store.load(key).await {
-                let made = row.version == Version(expected.0 + 1) && row.credential == next;
-                committed = match made {
+                committed = match row.is_made_of(expected, &next) {
                     true => Ok(row.version),
                     false if row.version == expected => {
                         self.0.store.commit(key, expected, next.clone()).await
@@ -321,11 +320,4 @@ fn in_doubt(state: CredentialState) -> bool {
                 ..
             }
     )
-}
-
-/// Notes a grant as spent; the oldest of too many leaves.
-fn spend(spent: &mut Vec<[u8; 32]>, mark: [u8; 32]) {
-    spent.push(mark);
-    let surplus = spent.len().saturating_sub(SPENT_MAX);
-    spent.drain(..surplus);
 }

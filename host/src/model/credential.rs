@@ -162,6 +162,15 @@ pub fn fingerprint_all<'a>(
 /// The longest a credential stays suspended by an issuer's word: a wrong `Retry-After` must not end it for a day.
 pub const SUSPENSION_MAX: Duration = Duration::from_secs(3600);
 
+// === impl Stored ===
+
+impl Stored {
+    /// Whether it is what a commit on this version would have made of it: one that was not answered may have happened.
+    pub fn is_made_of(&self, expected: Version, credential: &Credential) -> bool {
+        self.version == Version(expected.0 + 1) && self.credential == *credential
+    }
+}
+
 // === impl Unreachable ===
 
 impl fmt::Display for Unreachable {

@@ -3,7 +3,7 @@
 
 use super::admission::Knowledge;
 use super::failure::Failure;
-use super::{Advanced, Change, Core, LATE_MAX, Landing, SPENT_MAX, Then};
+use super::{Advanced, Change, Core, LATE_MAX, Landing, Then, spend};
 use crate::model::contract::{HttpRequest, Reason, Reply, Rotation};
 use crate::model::credential::{CredentialState, EndCause, Intent, fingerprint};
 use crate::model::seal::Completeness;
@@ -92,11 +92,10 @@ impl Core {
         let credential = &mut self.stored.credential;
         if let Some(old) = credential.refresh_token.replace(grant) {
             credential.seen.rotated = true;
-            credential
-                .spent
-                .push(fingerprint(&self.plan.spent_key, &old));
-            let surplus = credential.spent.len().saturating_sub(SPENT_MAX);
-            credential.spent.drain(..surplus);
+            spend(
+                &mut credential.spent,
+                fingerprint(&self.plan.spent_key, &old),
+            );
         }
         credential.grant_since = now;
         credential.state = CredentialState::Live;

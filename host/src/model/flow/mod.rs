@@ -231,6 +231,13 @@ enum Then {
 
 type Advanced = (Flow, Effect);
 
+/// Notes a grant as spent; the oldest of too many leaves.
+pub(crate) fn spend(spent: &mut Vec<[u8; 32]>, mark: [u8; 32]) {
+    spent.push(mark);
+    let surplus = spent.len().saturating_sub(SPENT_MAX);
+    spent.drain(..surplus);
+}
+
 // === impl Flow ===
 
 impl Flow {

@@ -206,8 +206,8 @@ impl Record {
     /// The version that this record has, where the row is this record: a commit that was not answered, or was delivered
     /// twice, may have been made all the same.
     pub fn is_made(&self, row: &Stored) -> Option<Version> {
-        let made = row.version == Version(self.expected.0 + 1) && row.credential == self.credential;
-        made.then_some(row.version)
+        row.is_made_of(self.expected, &self.credential)
+            .then_some(row.version)
     }
 
     /// Whether a row that was read later still is the one this was decided on, as far as its grant goes, and was not
