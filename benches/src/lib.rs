@@ -1,1 +1,6 @@
-//! Holds nothing: the suites are the benches beside it, one question a file.
+//! What the suites beside it share: how a figure is kept, so that `report` can write it down next to its peers.
+//!
+//! A suite answers one question and is one file. What criterion times is read back from where criterion keeps it; what a
+//! scenario counts is recorded by hand. Nothing here measures.
+
+pub mod record;

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::slot::Slot;
@@ -36,8 +35,8 @@ struct Caller(Tenant, Box<str>);
 #[derive(Default)]
 pub(super) struct Account {
     slots: Vec<Arc<Slot>>,
-    /// Remembered decisions; shared with the entries, which give theirs back.
-    asks: Arc<AtomicUsize>,
+    /// Remembered decisions.
+    asks: usize,
     /// Nobody can leave before this.
     searched_until: UnixTime,
 }
@@ -104,8 +103,8 @@ impl Accounts {
     }
 
     /// The caller's count of remembered decisions.
-    pub(super) fn asks(&mut self, caller: &Principal) -> &Arc<AtomicUsize> {
-        &self.of(caller).asks
+    pub(super) fn asks(&mut self, caller: &Principal) -> &mut usize {
+        &mut self.of(caller).asks
     }
 
     /// Whether a sweep for room may be made now: like a search, one a pause.
@@ -130,7 +129,7 @@ impl Accounts {
     pub(super) fn settle(&mut self) {
         self.by_caller.retain(|_, account| {
             self.keys -= account.settle();
-            !account.slots.is_empty() || account.asks.load(Ordering::Relaxed) > 0
+            !account.slots.is_empty() || account.asks > 0
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The index: key → slot, and (caller, request) → slot with the decision that allows it.
 //!
-//! Both maps are read without a lock and written rarely: a renewed token changes its slot, never the index. A hit is
-//! one hash, one probe, three words and the cell's read lock, which a writer holds for moving a pointer.
+//! Both maps are read without a lock and written rarely: a renewed token changes its slot, never the index. A hit is one
+//! guard, one hash, one probe and a few words: no lock, and no count that another thread counts too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,17 +9,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::accounts::{Accounts, Full};
-use super::ask::{Ask, AskRef};
+use super::ask::{Ask, AskRef, Keyed, Remembered};
 use super::decision::Decision;
 use super::slot::Slot;
 use crate::model::event::{Event, Observer};
-use crate::model::freshness::Freshness;
 use crate::model::key::{CredentialKey, TokenKey};
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, SlotId};
 
-type Map<K, V> = papaya::HashMap<K, V, foldhash::quality::RandomState>;
+/// Entries are pointers: what they lead to is found by its own key.
+type Map<K> = scc::HashIndex<K, (), foldhash::quality::RandomState>;
 
 /// A million tokens of 1.2 kB and what surrounds them take about 1.5 GB: as much as one process should be.
 pub const KEYS_MAX: usize = 1_000_000;
@@ -40,23 +40,19 @@ pub struct CacheLimits {
 /// All tokens in memory.
 pub struct Cache {
     /// Every open slot. Written with `accounts` locked.
-    slots: Map<TokenKey, Arc<Slot>>,
+    slots: Map<Keyed>,
     /// Remembered decisions. Written with `accounts` locked.
-    asks: Map<Ask, Entry>,
+    asks: Map<Ask>,
+    /// How many `slots` there are: the map would count them all. Written with `accounts` locked, like the next.
+    keys: AtomicUsize,
+    /// How many `asks` there are.
+    decisions: AtomicUsize,
     /// The book of who brought in what; serializes every change of the two maps. Taken when a key or a decision is new
     /// or leaves; never held across `.await`. Slots' cells are taken while it is held, never the other way round.
     accounts: Mutex<Accounts>,
     next_slot: AtomicU64,
     limits: CacheLimits,
     observer: Arc<dyn Observer>,
-}
-
-/// A remembered decision.
-struct Entry {
-    slot: Arc<Slot>,
-    decision: Decision,
-    /// Of the caller's account: given back when the entry leaves.
-    asks: Arc<AtomicUsize>,
 }
 
 /// What a remembered decision leads to.
@@ -97,6 +93,8 @@ impl Cache {
         Self {
             slots: Map::default(),
             asks: Map::default(),
+            keys: AtomicUsize::new(0),
+            decisions: AtomicUsize::new(0),
             accounts: Mutex::default(),
             next_slot: AtomicU64::new(1),
             limits,
@@ -104,10 +102,36 @@ impl Cache {
         }
     }
 
+    /// Shows `read` the token of a caller's request, if a decision is remembered that holds under the policy `epoch` and the
+    /// token needs nothing: the fastest way to a token by key. `None` means: ask [`Cache::lookup`].
+    ///
+    /// Takes no lock, counts no reference, allocates nothing. What `read` is shown ends when it returns; it runs under a guard
+    /// that keeps memory from being freed, so it must not wait.
+    #[inline]
+    pub fn with<R>(
+        &self,
+        principal: &Principal,
+        request: &TokenRequest,
+        epoch: u64,
+        now: UnixTime,
+        read: impl FnOnce(&Arc<AccessToken>, Decision) -> R,
+    ) -> Option<R> {
+        self.asks
+            .peek_with(&AskRef { principal, request }, |ask, ()| {
+                let Remembered { slot, decision, .. } = &*ask.0;
+                if !decision.holds(epoch, now) {
+                    return None;
+                }
+                slot.touch(now);
+                slot.fresh(now, request.min_validity, |token| read(token, *decision))
+            })?
+    }
+
     /// What this caller's request led to before, while the decision holds under the policy `epoch`. `None` means:
     /// authorize, then [`Cache::remember`].
     ///
-    /// Allocates nothing, and waits for nobody but a writer that moves one pointer.
+    /// Takes no lock and allocates nothing.
+    #[inline]
     pub fn lookup(
         &self,
         principal: &Principal,
@@ -115,34 +139,32 @@ impl Cache {
         epoch: u64,
         now: UnixTime,
     ) -> Option<Hit> {
-        let guard = self.asks.guard();
-        let entry = self.asks.get(&AskRef { principal, request }, &guard)?;
-        if !entry.decision.holds(epoch, now) || entry.slot.is_closed() {
-            return None;
-        }
-        entry.slot.touch(now);
-        let fresh = match entry.slot.freshness(now) {
-            Freshness::Fresh => entry.slot.servable(now).ok(),
-            Freshness::Expiring | Freshness::Expired => None,
-        };
-        let enough = |token: &Arc<AccessToken>| token.expires().since(now) >= request.min_validity;
-        Some(match fresh.filter(enough) {
-            Some(token) => Hit::Fresh {
-                token,
-                max_lifetime: entry.decision.max_lifetime,
-            },
-            None => Hit::Known {
-                slot: Arc::clone(&entry.slot),
-                decision: entry.decision,
-            },
-        })
+        self.asks
+            .peek_with(&AskRef { principal, request }, |ask, ()| {
+                let Remembered { slot, decision, .. } = &*ask.0;
+                if !decision.holds(epoch, now) || slot.is_closed() {
+                    return None;
+                }
+                slot.touch(now);
+                let fresh = slot.fresh(now, request.min_validity, Arc::clone);
+                Some(match fresh {
+                    Some(token) => Hit::Fresh {
+                        token,
+                        max_lifetime: decision.max_lifetime,
+                    },
+                    None => Hit::Known {
+                        slot: Arc::clone(slot),
+                        decision: *decision,
+                    },
+                })
+            })?
     }
 
     /// The key's open slot.
     pub fn slot(&self, key: &TokenKey) -> Option<Arc<Slot>> {
-        let guard = self.slots.guard();
-        let slot = self.slots.get(key, &guard)?;
-        (!slot.is_closed()).then(|| Arc::clone(slot))
+        self.slots.peek_with(key, |Keyed(slot), ()| {
+            (!slot.is_closed()).then(|| Arc::clone(slot))
+        })?
     }
 
     /// The key's slot, made if need be and charged to `caller`. Where there is no room, the most idle slots that nobody
@@ -172,15 +194,15 @@ impl Cache {
         self.take_out(&left);
         let id = SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed));
         let slot = Arc::new(Slot::new(id, key.clone(), now));
-        self.slots.pin().insert(key.clone(), Arc::clone(&slot));
+        self.bring_in(&slot);
         accounts.enter(caller, Arc::clone(&slot));
         drop(accounts);
         self.tell(&left, "full");
         Ok(slot)
     }
 
-    /// Remembers a decision, so that the next request like this one is a hit. Says whether there was room; where there
-    /// was none, the caller is authorized each time, and nothing else changes.
+    /// Remembers a decision, so that the next request like this one is a hit. Says whether it did: where there is no room, or
+    /// `slot` is not of this request's key, the caller is authorized each time, and nothing else changes.
     pub fn remember(
         &self,
         principal: &Principal,
@@ -191,36 +213,40 @@ impl Cache {
     ) -> bool {
         slot.permit(decision.epoch, decision.allowed_until);
         let ask = AskRef { principal, request };
+        let Some(remembered) = Remembered::new(ask, slot, decision) else {
+            return false;
+        };
         let mut accounts = self.accounts();
-        let asks = Arc::clone(accounts.asks(principal));
-        let pinned = self.asks.pin();
-        if !pinned.contains_key(&ask) {
+        let known = self.asks.contains(&ask);
+        if !known {
             let per_caller = self.limits.keys_per_caller_max.saturating_mul(ASKS_PER_KEY);
             let in_all = self.limits.keys_max.saturating_mul(ASKS_PER_KEY);
-            let full = || asks.load(Ordering::Relaxed) >= per_caller || self.asks.len() >= in_all;
-            if full() && accounts.may_sweep(now) {
-                self.sweep(|entry| now < entry.decision.allowed_until);
+            let full = |accounts: &mut Accounts| {
+                *accounts.asks(principal) >= per_caller || self.decisions() >= in_all
+            };
+            if full(&mut accounts) && accounts.may_sweep(now) {
+                self.sweep(&mut accounts, |decision| now < decision.allowed_until);
             }
-            if full() {
+            if full(&mut accounts) {
                 return false;
             }
-            asks.fetch_add(1, Ordering::Relaxed);
         }
-        pinned.insert(
-            ask.to_owned(),
-            Entry {
-                slot: Arc::clone(slot),
-                decision,
-                asks,
-            },
-        );
+        if known {
+            // It holds no longer, or the caller would not be here: nobody misses it between these two lines.
+            self.asks.remove_sync(&ask);
+        } else {
+            *accounts.asks(principal) += 1;
+            self.decisions.fetch_add(1, Ordering::Relaxed);
+        }
+        // There is none of this key now, and `accounts` is locked.
+        let _ = self.asks.insert_sync(Ask(Arc::new(remembered)), ());
         true
     }
 
     /// Forgets the decisions of every policy before `epoch`. They hold no longer in any case; this frees their room.
     pub fn forget_before(&self, epoch: u64) {
         let mut accounts = self.accounts();
-        self.sweep(|entry| entry.decision.epoch >= epoch);
+        self.sweep(&mut accounts, |decision| decision.epoch >= epoch);
         accounts.settle();
     }
 
@@ -228,7 +254,12 @@ impl Cache {
     pub fn remove(&self, key: &TokenKey) -> Option<Arc<Slot>> {
         // Comes off the books when they are next settled; until then it counts, which errs on the safe side.
         let _accounts = self.accounts();
-        let slot = self.slots.pin().remove(key).cloned()?;
+        let slot = self
+            .slots
+            .peek_with(key, |Keyed(slot), ()| Arc::clone(slot))?;
+        if self.slots.remove_sync(key) {
+            self.keys.fetch_sub(1, Ordering::Relaxed);
+        }
         slot.close();
         Some(slot)
     }
@@ -239,7 +270,7 @@ impl Cache {
         let mut accounts = self.accounts();
         let left = accounts.close_idle(now.minus(idle_after));
         self.take_out(&left);
-        self.sweep(|entry| now < entry.decision.allowed_until);
+        self.sweep(&mut accounts, |decision| now < decision.allowed_until);
         accounts.settle();
         drop(accounts);
         self.tell(&left, "idle");
@@ -248,61 +279,74 @@ impl Cache {
 
     /// All open slots.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
-        self.slots
-            .pin()
-            .values()
-            .filter(|slot| !slot.is_closed())
-            .cloned()
-            .collect()
+        self.open(|_| true)
     }
 
     /// The open slots whose tokens are obtained with this credential. Looks at all: for operators.
     pub fn slots_of(&self, credential: &CredentialKey) -> Vec<Arc<Slot>> {
-        let pinned = self.slots.pin();
-        let of = pinned
-            .iter()
-            .filter(|(key, _)| key.credential == *credential);
-        of.map(|(_, slot)| slot)
-            .filter(|slot| !slot.is_closed())
-            .cloned()
-            .collect()
+        self.open(|slot| slot.key().credential == *credential)
     }
 
     /// How many keys it holds.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.keys.load(Ordering::Relaxed)
     }
 
     /// True when it holds none.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
     /// How many decisions it remembers.
     pub fn decisions(&self) -> usize {
-        self.asks.len()
+        self.decisions.load(Ordering::Relaxed)
     }
 
     fn accounts(&self) -> std::sync::MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes closed slots out of the index, and never a successor under the same key.
+    /// The open slots that `wanted` wants.
+    fn open(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<Arc<Slot>> {
+        let mut found = Vec::new();
+        self.slots.iter_sync(|Keyed(slot), ()| {
+            if !slot.is_closed() && wanted(slot) {
+                found.push(Arc::clone(slot));
+            }
+            true
+        });
+        found
+    }
+
+    /// Brings a slot in under its key, in place of a closed one; with `accounts` locked.
+    fn bring_in(&self, slot: &Arc<Slot>) {
+        if !self.slots.remove_sync(slot.key()) {
+            self.keys.fetch_add(1, Ordering::Relaxed);
+        }
+        let _ = self.slots.insert_sync(Keyed(Arc::clone(slot)), ());
+    }
+
+    /// Takes closed slots out of the index, and never a successor under the same key; with `accounts` locked.
     fn take_out(&self, left: &[Arc<Slot>]) {
-        let pinned = self.slots.pin();
         for slot in left {
-            // An error says that a successor is there; it stays.
-            let _ = pinned.remove_if(slot.key(), |_, held| Arc::ptr_eq(held, slot));
+            let held = self
+                .slots
+                .peek_with(slot.key(), |Keyed(held), ()| Arc::ptr_eq(held, slot));
+            if held == Some(true) && self.slots.remove_sync(slot.key()) {
+                self.keys.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 
-    /// Forgets the decisions that `keep` does not want, and those that lead to closed slots; with `accounts` locked, so
-    /// each is given back once.
-    fn sweep(&self, keep: impl Fn(&Entry) -> bool) {
-        self.asks.pin().retain(|_, entry| {
-            let kept = !entry.slot.is_closed() && keep(entry);
+    /// Forgets the decisions that `keep` does not want, and those that lead to closed slots; each is given back to the
+    /// account of whoever asked.
+    fn sweep(&self, accounts: &mut Accounts, keep: impl Fn(Decision) -> bool) {
+        self.asks.retain_sync(|Ask(remembered), ()| {
+            let kept = !remembered.slot.is_closed() && keep(remembered.decision);
             if !kept {
-                entry.asks.fetch_sub(1, Ordering::Relaxed);
+                let asks = accounts.asks(remembered.principal());
+                *asks = asks.saturating_sub(1);
+                self.decisions.fetch_sub(1, Ordering::Relaxed);
             }
             kept
         });

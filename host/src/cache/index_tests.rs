@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::cache::NotReady;
-use crate::model::key::{ProviderName, ScopeSet, Subject, Tenant};
+use crate::model::key::{Audience, ProviderName, ScopeSet, Subject, Tenant};
 use crate::model::token::ObtainedToken;
 
 const START: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -259,19 +259,33 @@ fn remembered_decisions_have_a_bound_and_their_room_comes_back() {
     let billing = caller("billing");
     let slot = cache.slot_or_insert(&key("ann"), &billing, at(0)).unwrap();
     let remember = |n: usize, now| {
-        cache.remember(
-            &billing,
-            &request(&format!("alias-{n}")),
-            &slot,
-            decision(),
-            now,
-        )
+        let asked = ScopeSet::parse([format!("scope-{n}").as_str()]).unwrap();
+        let request = request("ann").scopes(asked);
+        cache.remember(&billing, &request, &slot, decision(), now)
     };
     let kept = (0..10).filter(|n| remember(*n, at(0))).count();
     assert_eq!((kept, cache.decisions()), (ASKS_PER_KEY, ASKS_PER_KEY));
     // Once the old ones are over, there is room for new ones.
     assert!(remember(11, at(301)));
     cache.forget_before(2);
+    assert_eq!(cache.decisions(), 0);
+}
+
+#[test]
+fn a_decision_never_leads_to_another_key_than_was_asked_for() {
+    let (cache, _) = cache(10, 10);
+    let billing = caller("billing");
+    let ann = cache.slot_or_insert(&key("ann"), &billing, at(0)).unwrap();
+    let elsewhere = Principal::new("billing", Tenant::parse("other").unwrap(), Vec::new());
+    let audience = Audience::parse("https://api.example").unwrap();
+    for (who, request) in [
+        (&billing, request("bob")),
+        (&billing, request("ann").audience(audience)),
+        (&elsewhere, request("ann")),
+    ] {
+        assert!(!cache.remember(who, &request, &ann, decision(), at(0)));
+        assert!(cache.lookup(who, &request, 1, at(1)).is_none());
+    }
     assert_eq!(cache.decisions(), 0);
 }
 

@@ -6,12 +6,16 @@
 
 mod pin;
 mod publish;
+mod shown;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use sdd::Guard;
+
 pub use self::pin::Pin;
 pub use self::publish::{Era, NotPublishable};
+use self::shown::Shown;
 use super::rejects::{Rejection, Rejects};
 use crate::model::error::{Error, Retry};
 use crate::model::freshness::{Freshness, Life};
@@ -34,10 +38,12 @@ const IN_USE: Duration = Duration::from_secs(600);
 /// How often a hit writes when the key was used, at most: a write per hit would pass the line between the cores.
 const USE_STAMP_EVERY: Duration = Duration::from_secs(1);
 
-/// A key's place in the cache.
+/// A key's place in the cache. What a hit looks at comes first, together.
+#[repr(C)]
 pub struct Slot {
     id: SlotId,
-    key: TokenKey,
+    /// The current token. Changed with the cell locked for writing, read by whoever asks.
+    shown: Shown,
     /// Number of the generation in the cell, or [`NO_TOKEN`], or [`CLOSED`]. Stored with the cell locked for writing,
     /// after the cell was changed: whoever sees a new number finds the token that belongs to it.
     generation: AtomicU64,
@@ -54,13 +60,13 @@ pub struct Slot {
     /// Handles, waiters and flights that keep this slot from being evicted. Only grows from zero with the cell locked
     /// for reading, and is judged with the cell locked for writing.
     pins: AtomicUsize,
+    key: TokenKey,
     /// Held for moving a pointer, or for the few words beside it; never across `.await`, and nothing is taken
     /// while it is held.
     cell: RwLock<Cell>,
 }
 
 struct Cell {
-    token: Option<Arc<AccessToken>>,
     /// The last generation that was current here; outlives its token, so that numbers only grow.
     last: Option<Generation>,
     closed: bool,
@@ -106,6 +112,7 @@ impl Slot {
     pub(super) fn new(id: SlotId, key: TokenKey, now: UnixTime) -> Self {
         Self {
             id,
+            shown: Shown::nothing(),
             key,
             generation: AtomicU64::new(NO_TOKEN),
             serve_until: AtomicU64::new(0),
@@ -114,7 +121,6 @@ impl Slot {
             asked: AtomicBool::new(true),
             pins: AtomicUsize::new(0),
             cell: RwLock::new(Cell {
-                token: None,
                 last: None,
                 closed: false,
                 era: Era(0),
@@ -142,7 +148,8 @@ impl Slot {
     /// The token it holds, over or not: what an operator sees, and what a renewal replaces. Callers get
     /// [`Slot::servable`].
     pub fn current(&self) -> Option<Arc<AccessToken>> {
-        shim::read(&self.cell).token.clone()
+        let guard = Guard::new();
+        self.shown.see(&guard).map(|held| Arc::clone(&held.token))
     }
 
     /// The token to hand out at `now`.
@@ -151,18 +158,39 @@ impl Slot {
     ///
     /// Why there is none.
     pub fn servable(&self, now: UnixTime) -> Result<Arc<AccessToken>, NotReady> {
-        let cell = shim::read(&self.cell);
-        if cell.closed {
-            return Err(NotReady::Closed);
-        }
-        let token = cell.token.as_ref().ok_or(NotReady::Absent)?;
-        if token.slot() != self.id {
+        let guard = Guard::new();
+        let Some(held) = self.shown.see(&guard) else {
+            return Err(if self.is_closed() {
+                NotReady::Closed
+            } else {
+                NotReady::Absent
+            });
+        };
+        if held.token.slot() != self.id {
             return Err(NotReady::Foreign);
         }
-        if now >= life(token).serve_until() {
+        if now >= held.serve_until {
             return Err(NotReady::Expired);
         }
-        Ok(Arc::clone(token))
+        Ok(Arc::clone(&held.token))
+    }
+
+    /// Shows `read` the token, if it needs nothing at `now` and has this much life left. Takes no lock and counts nothing;
+    /// `read` runs under a guard and must not wait.
+    #[inline]
+    pub(super) fn fresh<R>(
+        &self,
+        now: UnixTime,
+        min_validity: Duration,
+        read: impl FnOnce(&Arc<AccessToken>) -> R,
+    ) -> Option<R> {
+        let guard = Guard::new();
+        let held = self.shown.see(&guard)?;
+        let fresh = held.slot == self.id
+            && now < held.serve_until
+            && now < self.due()
+            && now.plus(min_validity) <= held.expires;
+        fresh.then(|| read(&held.token))
     }
 
     /// How its token stands; no token is [`Freshness::Expired`]. Takes no lock.
@@ -235,10 +263,11 @@ impl Slot {
     /// current: another flight may have landed in between.
     pub fn reject(&self, generation: Generation, now: UnixTime) -> Rejection {
         let mut cell = shim::write(&self.cell);
-        let current = cell
-            .token
-            .as_deref()
-            .map(|token| (token.generation(), life(token)));
+        let guard = Guard::new();
+        let current = self
+            .shown
+            .see(&guard)
+            .map(|held| (held.token.generation(), life(&held.token)));
         cell.rejects.decide(generation, current, now)
     }
 

@@ -1,17 +1,21 @@
 //! Who asks, and for what. The permit itself is made in `authorize`, the only place that can.
 
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::key::{Audience, ProviderName, ScopeSet, Subject, Tenant};
 
-/// An authenticated caller. Whoever embeds the host makes it after authenticating; the daemon does in `authn`.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// An authenticated caller. Whoever embeds the host makes it after authenticating; the daemon does in `authn`. Clones compare
+/// faster than equals: keep one for each caller.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Principal(Arc<PrincipalInner>);
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 struct PrincipalInner {
+    /// Of everything below, computed once: a hit would otherwise spend more on the caller than on the key.
+    hash: u64,
     name: String,
     tenant: Tenant,
     attributes: Vec<(String, String)>,
@@ -37,7 +41,10 @@ pub struct TokenRequest {
 impl Principal {
     /// A caller of this name in this tenant; `attributes` are what authentication learned, for the policy.
     pub fn new(name: &str, tenant: Tenant, attributes: Vec<(String, String)>) -> Self {
+        // Of this process alone, so that nobody outside can choose attributes that collide.
+        static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
         Self(Arc::new(PrincipalInner {
+            hash: HASHER.hash_one((name, &tenant, &attributes)),
             name: name.to_owned(),
             tenant,
             attributes,
@@ -57,6 +64,12 @@ impl Principal {
     /// What authentication learned.
     pub fn attributes(&self) -> &[(String, String)] {
         &self.0.attributes
+    }
+}
+
+impl Hash for Principal {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
     }
 }
 

@@ -4,6 +4,9 @@
 
 use std::sync::Arc;
 
+use sdd::Guard;
+
+use super::shown::Held;
 use super::{CLOSED, Cell, NEVER, NO_TOKEN, Slot, life};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, ObtainedToken};
@@ -48,11 +51,8 @@ impl Slot {
         from: &ObtainedToken,
         now: UnixTime,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell| {
-            let same = cell
-                .token
-                .as_ref()
-                .filter(|held| held.raw() == from.value.expose());
+        self.place(era, from, now, |cell, current| {
+            let same = current.filter(|held| held.raw() == from.value.expose());
             Ok(match (same, cell.last) {
                 (Some(held), _) => held.generation(),
                 (None, Some(last)) => last.next(now),
@@ -73,7 +73,7 @@ impl Slot {
         generation: Generation,
         now: UnixTime,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell| match cell.last {
+        self.place(era, from, now, |cell, _| match cell.last {
             Some(last) if generation < last => Err(NotPublishable::Older),
             _ => Ok(generation),
         })
@@ -84,7 +84,7 @@ impl Slot {
         era: Era,
         from: &ObtainedToken,
         now: UnixTime,
-        name: impl FnOnce(&Cell) -> Result<Generation, NotPublishable>,
+        name: impl FnOnce(&Cell, Option<&AccessToken>) -> Result<Generation, NotPublishable>,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
         let mut cell = shim::write(&self.cell);
         if cell.closed {
@@ -93,7 +93,9 @@ impl Slot {
         if cell.era != era {
             return Err(NotPublishable::Withdrawn);
         }
-        let generation = name(&cell)?;
+        let guard = Guard::new();
+        let old = self.shown.see(&guard).map(|held| &*held.token);
+        let generation = name(&cell, old)?;
         let token =
             AccessToken::new(self.id, generation, from).ok_or(NotPublishable::NotAHeader)?;
         let token = Arc::new(token);
@@ -101,10 +103,7 @@ impl Slot {
         if now >= new.serve_until() {
             return Err(NotPublishable::Expired);
         }
-        let old = cell.token.replace(Arc::clone(&token));
-        let gained = old
-            .as_deref()
-            .is_none_or(|old| !new.is_no_gain_over(life(old)));
+        let gained = old.is_none_or(|old| !new.is_no_gain_over(life(old)));
         cell.stalled = if gained {
             0
         } else {
@@ -117,12 +116,18 @@ impl Slot {
         self.asked.store(false, Ordering::Relaxed);
         // Until somebody plans, the new token is not to be renewed; the old one's time means nothing for it.
         self.due.store(NEVER, Ordering::Relaxed);
+        let old = self.shown.show(Some(Held {
+            slot: self.id,
+            serve_until: new.serve_until(),
+            expires: token.expires(),
+            token: Arc::clone(&token),
+        }));
         self.serve_until
             .store(new.serve_until().as_millis(), Ordering::Release);
         self.generation
             .store(generation.number(), Ordering::Release);
-        // The old token's memory is zeroed after the lock is gone.
         drop(cell);
+        drop(guard);
         drop(old);
         Ok(token)
     }
@@ -131,7 +136,7 @@ impl Slot {
     /// is not published.
     pub fn withdraw(&self) {
         let mut cell = shim::write(&self.cell);
-        let old = cell.token.take();
+        let old = self.shown.show(None);
         cell.era = Era(cell.era.0 + 1);
         self.serve_until.store(0, Ordering::Release);
         if !cell.closed {
@@ -157,7 +162,7 @@ impl Slot {
         if !judge(self.pins.load(Ordering::Acquire)) {
             return false;
         }
-        let old = cell.token.take();
+        let old = self.shown.show(None);
         cell.closed = true;
         self.serve_until.store(0, Ordering::Release);
         self.generation.store(CLOSED, Ordering::Release);
