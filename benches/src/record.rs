@@ -1,5 +1,6 @@
 //! Figures of one suite, kept as JSON beneath the build directory.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -91,17 +92,22 @@ impl Record {
         Ok(())
     }
 
-    /// Writes it down, in place of the last run's.
+    /// Writes it down, in place of the last run's, and shows it.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
+    #[expect(
+        clippy::print_stdout,
+        reason = "a suite is a program that tells what it found"
+    )]
     pub fn save(&self) -> Result<PathBuf> {
         let folder = folder();
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let path = folder.join(format!("{}.json", self.suite));
         fs::write(&path, serde_json::to_vec_pretty(self)?)
             .with_context(|| path.display().to_string())?;
+        print!("{self}");
         Ok(path)
     }
 
@@ -118,6 +124,23 @@ impl Record {
         let text = fs::read(&path).with_context(|| path.display().to_string())?;
         let record = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         Ok(Some(record))
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut group = "";
+        let width = self.rows.iter().map(|row| row.name.chars().count()).max();
+        for row in &self.rows {
+            if row.group != group {
+                group = &row.group;
+                writeln!(f, "\n{}: {group}", self.suite)?;
+            }
+            let width = width.unwrap_or_default();
+            let (name, unit, note) = (&row.name, &row.unit, &row.note);
+            writeln!(f, "  {name:width$}  {:>14.3} {unit}  {note}", row.value)?;
+        }
+        Ok(())
     }
 }
 
