@@ -1,211 +1,270 @@
-//! The hit path, next to what it cannot be faster than: trust the ratios within one run, not the numbers.
+//! What does a token cost that is in memory? By handle and by key, next to what neither can be faster than: the same clock
+//! read and expiry check over two words, or over an unsynchronised map. Trust the ratios within one run.
 //!
-//! `handle` against the bare comparison of two words; `by key` against an unsynchronised map of the same keys that does
-//! nothing but look up and clone.
+//! Requests are laid out in the order in which they are asked, so that only the cache's memory is missed, never the
+//! question's. Rows of two threads count only batches during which the other thread got on (`keyfob_benches::pair`).
 
-use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use keyfob::cache::{
-    Cache, CacheLimits, CoarseClock, Decision, Hit, Nudge, PolicyEpoch, SharedTokenHandle, Slot,
-    TokenHandle,
-};
-use keyfob::model::event::{Event, Observer};
-use keyfob::model::key::{CredentialKey, ProviderName, ScopeSet, Subject, Tenant, TokenKey};
-use keyfob::model::policy::{Principal, TokenRequest};
+use criterion::{Criterion, criterion_group};
+use keyfob::cache::{CoarseClock, SharedTokenHandle};
+use keyfob::model::policy::TokenRequest;
 use keyfob::model::time::{Clock, SystemClock, UnixTime};
-use keyfob::model::token::{AccessToken, ObtainedToken};
+use keyfob_benches::cached::{self, Cached, Plain, Still};
+use keyfob_benches::draw::Draw;
+use keyfob_benches::pair;
+use keyfob_benches::record::Record;
 
-/// How many keys the by-key rows look among: all in the first cache, in the second, and in memory.
-const KEYS: [usize; 3] = [1, 1_000, 100_000];
-/// As long as the tokens of one common issuer.
-const TOKEN_BYTES: usize = 1_200;
+/// All in the first cache.
+const FEW: usize = 1_000;
+/// All in memory.
+const MANY: usize = 1_000_000;
+/// How many questions are laid out: more than any cache holds, so that they stream from memory.
+const QUESTIONS: usize = 1 << 18;
+/// The groups, in the order of the table.
+const GROUPS: [&str; 6] = [
+    "handle",
+    "one key",
+    "1,000 keys, uniform",
+    "1,000,000 keys, uniform",
+    "1,000,000 keys, Zipf",
+    "while tokens change",
+];
 
-struct Idle;
-
-impl Observer for Idle {
-    fn observe(&self, _: &Event) {}
+/// Asks one question after the other, round and round.
+struct Asked {
+    requests: Arc<[TokenRequest]>,
+    at: usize,
 }
 
-impl Nudge for Idle {
-    fn nudge(&self, _: &Arc<Slot>) {}
-}
-
-struct World {
-    cache: Cache,
-    caller: Principal,
-    requests: Vec<TokenRequest>,
-    slots: Vec<Arc<Slot>>,
-    epoch: PolicyEpoch,
-    decision: Decision,
-    now: UnixTime,
-}
-
-impl World {
-    fn new(keys: usize) -> Self {
-        let now = SystemClock.now();
-        let epoch = PolicyEpoch::default();
-        let mut world = Self {
-            cache: Cache::new(CacheLimits::default(), Arc::new(Idle)),
-            caller: Principal::new("billing", Tenant::default(), Vec::new()),
-            requests: Vec::new(),
-            slots: Vec::new(),
-            decision: Decision {
-                epoch: epoch.current(),
-                allowed_until: now.plus(Duration::from_secs(86_400)),
-                max_lifetime: None,
-            },
-            epoch,
-            now,
-        };
-        let provider = ProviderName::parse("acme").expect("a name");
-        for n in 0..keys {
-            let subject = Subject::parse(&format!("user-{n:032}")).expect("a name");
-            let credential = CredentialKey {
-                tenant: Tenant::default(),
-                provider: provider.clone(),
-                subject: Some(subject.clone()),
-            };
-            let key = TokenKey {
-                credential,
-                audience: None,
-                scopes: ScopeSet::default(),
-            };
-            let slot = world
-                .cache
-                .slot_or_insert(&key, &world.caller, now)
-                .expect("room");
-            let token = ObtainedToken {
-                value: "t".repeat(TOKEN_BYTES).into(),
-                token_type: "Bearer".into(),
-                expires: now.plus(Duration::from_secs(86_400)),
-                issued: now,
-                scopes: ScopeSet::default(),
-                extra: Vec::new(),
-            };
-            slot.publish(slot.era(), &token, now).expect("a good token");
-            let request = TokenRequest::new(provider.clone()).subject(subject);
-            assert!(
-                world
-                    .cache
-                    .remember(&world.caller, &request, &slot, world.decision, now)
-            );
-            world.requests.push(request);
-            world.slots.push(slot);
+impl Asked {
+    fn new(keys: &[usize]) -> Self {
+        Self {
+            requests: keys.iter().map(|&key| cached::request(key)).collect(),
+            at: 0,
         }
-        // Not in the order in which they were made: memory is not prefetched for us.
-        let mut random = 0x9e37_79b9_u64;
-        for at in (1..world.requests.len()).rev() {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            world.requests.swap(
-                at,
-                usize::try_from(random % (at as u64 + 1)).expect("small"),
-            );
-        }
-        world
     }
 
-    fn handle(&self, clock: CoarseClock) -> TokenHandle {
-        let pin = self.slots[0].pin().expect("an open slot");
-        TokenHandle::new(
-            pin,
-            self.decision,
-            self.epoch.clone(),
-            clock,
-            Arc::new(Idle),
-        )
+    /// The same questions from somewhere else on, for another thread.
+    fn elsewhere(&self) -> Self {
+        Self {
+            requests: Arc::clone(&self.requests),
+            at: self.requests.len() / 2,
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> &TokenRequest {
+        self.at += 1;
+        if self.at == self.requests.len() {
+            self.at = 0;
+        }
+        &self.requests[self.at]
     }
 }
 
-/// A clock that costs nothing, so that the handle's own work shows.
-struct Still(UnixTime);
+/// Looks up, reads the clock, compares the end, and lends the value.
+#[inline]
+fn peek(plain: &Plain, request: &TokenRequest) -> usize {
+    let now = CoarseClock::Kernel.latest();
+    let (expires, token) = found(plain, request);
+    assert!(now < *expires);
+    token.len()
+}
 
-impl Clock for Still {
-    fn now(&self) -> UnixTime {
-        self.0
-    }
+#[inline]
+fn found<'p>(plain: &'p Plain, request: &TokenRequest) -> &'p (UnixTime, Arc<str>) {
+    let subject = request.subject.as_ref();
+    let subject = subject.map_or("", |subject| subject.as_str());
+    plain.get(subject).expect("all are there")
+}
+
+/// The same by us: policy, slot and renewal looked at as well.
+#[inline]
+fn borrow(cached: &Cached, request: &TokenRequest) -> usize {
+    let now = CoarseClock::Kernel.latest();
+    let epoch = cached.epoch.current();
+    let length = cached
+        .cache
+        .with(&cached.caller, request, epoch, now, |token, _| {
+            std::ptr::from_ref(token).addr()
+        });
+    length.expect("all are fresh")
 }
 
 fn handles(c: &mut Criterion) {
-    let mut group = c.benchmark_group("handle");
-    let world = World::new(1);
+    let mut group = c.benchmark_group(GROUPS[0]);
+    let cached = Cached::new(1);
 
-    // The floor: is this the generation I hold, and is it not over?
+    // Is this the generation I hold, and is it not over?
     let (generation, until) = (AtomicU64::new(7), AtomicU64::new(u64::MAX));
-    let now = world.now.as_millis();
-    group.bench_function("floor: two words", |b| {
-        b.iter(|| {
-            black_box(&generation).load(Ordering::Acquire) == black_box(7)
-                && black_box(now) < black_box(&until).load(Ordering::Relaxed)
-        });
+    let holds = |now: UnixTime| {
+        black_box(&generation).load(Ordering::Acquire) == black_box(7)
+            && now.as_millis() < black_box(&until).load(Ordering::Relaxed)
+    };
+    group.bench_function("floor: two words compared", |b| {
+        b.iter(|| holds(black_box(cached.now)))
     });
     group.bench_function("floor: coarse clock", |b| {
         b.iter(|| CoarseClock::Kernel.latest())
     });
-
-    let mut still = world.handle(CoarseClock::Exact(Arc::new(Still(world.now))));
-    group.bench_function("get, clock apart", |b| {
-        b.iter(|| black_box(&mut still).get().is_ok())
+    group.bench_function("floor: both", |b| {
+        b.iter(|| holds(CoarseClock::Kernel.latest()))
     });
-    let mut handle = world.handle(CoarseClock::Kernel);
+    group.bench_function("precise clock", |b| b.iter(|| SystemClock.now()));
+
+    let still: Arc<dyn Clock> = Arc::new(Still::at(cached.now));
+    let mut handle = cached.handle(CoarseClock::Exact(still));
+    group.bench_function("get, a clock that costs nothing", |b| {
+        b.iter(|| black_box(&mut handle).get().is_ok())
+    });
+    let mut handle = cached.handle(CoarseClock::Kernel);
     group.bench_function("get", |b| b.iter(|| black_box(&mut handle).get().is_ok()));
+    group.bench_function("get, two threads, one key", |b| {
+        b.iter_custom(|iterations| {
+            let (mut one, mut other) = (handle.clone(), handle.clone());
+            pair::alike(
+                iterations,
+                move || assert!(black_box(&mut one).get().is_ok()),
+                move || assert!(black_box(&mut other).get().is_ok()),
+            )
+        });
+    });
     group.bench_function("get and clone the header", |b| {
         b.iter(|| {
-            black_box(&mut handle)
-                .get()
-                .map(|token| token.header().clone())
-                .ok()
+            let token = black_box(&mut handle).get();
+            token.map(|token| token.header().clone()).ok()
         });
     });
     let shared = SharedTokenHandle::new(&handle);
     group.bench_function("shared get", |b| {
         b.iter(|| black_box(&shared).get().is_ok())
     });
+    group.bench_function("shared get, two threads", |b| {
+        b.iter_custom(|iterations| {
+            let get = || assert!(black_box(&shared).get().is_ok());
+            pair::alike(iterations, get, get)
+        });
+    });
     group.finish();
 }
 
 fn by_key(c: &mut Criterion) {
-    let mut group = c.benchmark_group("by key");
-    for keys in KEYS {
-        let world = World::new(keys);
-        let floor: HashMap<_, Arc<AccessToken>, foldhash::quality::RandomState> = world
-            .slots
-            .iter()
-            .map(|slot| {
-                (
-                    slot.key().credential.subject.clone(),
-                    slot.current().expect("a token"),
-                )
-            })
-            .collect();
-        let mut at = 0;
-        let mut next = || {
-            at = if at + 1 == world.requests.len() {
-                0
-            } else {
-                at + 1
-            };
-            &world.requests[at]
-        };
-        group.bench_with_input(BenchmarkId::new("floor: plain map", keys), &keys, |b, _| {
-            b.iter(|| floor.get(&next().subject).cloned());
+    one_size(c, 1, &[(GROUPS[1], vec![0; 16])]);
+    let uniform = Draw::new(1).uniform(FEW, QUESTIONS);
+    one_size(c, FEW, &[(GROUPS[2], uniform)]);
+    let uniform = Draw::new(2).uniform(MANY, QUESTIONS);
+    let zipf = Draw::new(3).zipf(MANY, QUESTIONS);
+    one_size(c, MANY, &[(GROUPS[3], uniform), (GROUPS[4], zipf)]);
+}
+
+/// All rows of a cache of one size, for each way to draw from it.
+fn one_size(c: &mut Criterion, keys: usize, ways: &[(&str, Vec<usize>)]) {
+    let cached = Cached::new(keys);
+    let plain = cached.plain();
+    for (name, drawn) in ways {
+        let mut group = c.benchmark_group(*name);
+        let mut asked = Asked::new(drawn);
+        group.bench_function("floor: unsynchronised map, borrow", |b| {
+            b.iter(|| peek(&plain, asked.next()))
         });
-        let epoch = world.epoch.current();
-        group.bench_with_input(BenchmarkId::new("lookup", keys), &keys, |b, _| {
+        group.bench_function("with (borrow)", |b| {
+            b.iter(|| borrow(&cached, asked.next()))
+        });
+        group.bench_function("floor: unsynchronised map, clone", |b| {
             b.iter(|| {
                 let now = CoarseClock::Kernel.latest();
-                let hit = world.cache.lookup(&world.caller, next(), epoch, now);
-                assert!(matches!(hit, Some(Hit::Fresh { .. })));
-                hit
+                let (expires, token) = found(&plain, asked.next());
+                (now < *expires).then(|| Arc::clone(token))
+            })
+        });
+        group.bench_function("lookup (clone)", |b| {
+            b.iter(|| {
+                let now = CoarseClock::Kernel.latest();
+                let epoch = cached.epoch.current();
+                cached
+                    .cache
+                    .lookup(&cached.caller, asked.next(), epoch, now)
+            })
+        });
+        group.bench_function("with (borrow), two threads", |b| {
+            b.iter_custom(|iterations| {
+                let (mut one, mut other) = (asked.elsewhere(), asked.elsewhere());
+                one.at = 0;
+                pair::alike(
+                    iterations,
+                    || {
+                        black_box(borrow(&cached, one.next()));
+                    },
+                    || {
+                        black_box(borrow(&cached, other.next()));
+                    },
+                )
             });
         });
+        group.finish();
     }
+}
+
+/// Another thread publishes, changes policy or revokes as fast as it can, on the keys that are read.
+fn while_tokens_change(c: &mut Criterion) {
+    let mut group = c.benchmark_group(GROUPS[5]);
+    let cached = Cached::new(FEW);
+    let drawn = Draw::new(4).uniform(FEW, QUESTIONS);
+    let asked = Asked::new(&drawn);
+    let read = |cached: &Cached, asked: &mut Asked| {
+        let now = CoarseClock::Kernel.latest();
+        let epoch = cached.epoch.current();
+        let token = cached
+            .cache
+            .with(&cached.caller, asked.next(), epoch, now, |token, _| {
+                token.generation()
+            });
+        black_box(token);
+    };
+    group.bench_function("nothing changes", |b| {
+        let mut asked = asked.elsewhere();
+        b.iter(|| read(&cached, &mut asked));
+    });
+    let mut serial = 0;
+    let mut measure = |name: &str, change: &(dyn Fn(usize, u64) + Sync)| {
+        group.bench_function(name, |b| {
+            b.iter_custom(|iterations| {
+                let (mut asked, mut at) = (asked.elsewhere(), 0);
+                let serial = &mut serial;
+                pair::beside(
+                    iterations,
+                    1,
+                    || read(&cached, &mut asked),
+                    move || {
+                        *serial += 1;
+                        at = (at + 1) % FEW;
+                        change(at, *serial);
+                    },
+                )
+            });
+        });
+    };
+    measure("each token renewed, over and over", &|at, serial| {
+        cached::publish(&cached.slots[at], serial, cached.now);
+    });
+    measure(
+        "tokens withdrawn and renewed, over and over",
+        &|at, serial| {
+            cached.slots[at].withdraw();
+            cached::publish(&cached.slots[at], serial, cached.now);
+        },
+    );
+    measure("decisions made anew, over and over", &|at, _| {
+        let (caller, slot) = (&cached.caller, &cached.slots[at]);
+        let request = cached::request(at);
+        cached
+            .cache
+            .remember(caller, &request, slot, cached.decision, cached.now);
+    });
     group.finish();
 }
 
@@ -214,6 +273,14 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = handles, by_key
+    targets = handles, by_key, while_tokens_change
 }
-criterion_main!(benches);
+
+fn main() -> anyhow::Result<()> {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    let mut record = Record::new("hit");
+    record.criterion(&GROUPS)?;
+    record.save()?;
+    Ok(())
+}

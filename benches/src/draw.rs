@@ -51,8 +51,8 @@ impl Draw {
         for at in (1..keys).rev() {
             names.swap(at, self.below(at + 1));
         }
-        let mut rank = || up_to.partition_point(|&end| end < self.unit() * sum).min(keys - 1);
-        (0..many).map(|_| names[rank()]).collect()
+        let rank = |at: f64| up_to.partition_point(|&end| end < at).min(keys - 1);
+        (0..many).map(|_| names[rank(self.unit() * sum)]).collect()
     }
 }
 

@@ -78,7 +78,10 @@ pub fn alike(iterations: u64, measured: impl Work, beside_it: impl Work) -> Dura
     beside(iterations, BATCH / 2, measured, beside_it)
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is measured here is time itself")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is measured here is time itself"
+)]
 fn now() -> Instant {
     Instant::now()
 }
