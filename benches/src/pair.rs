@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 const BATCH: u64 = 2_000;
 /// The other thread notes its progress this often: rarely enough that the note costs it nothing.
 const NOTE_EVERY: u64 = 64;
-/// How many batches are tried for one that counts, before the machine is said to be too busy.
-const TRIES_PER_BATCH: u64 = 200;
+/// A median needs a few.
+const BATCHES_MIN: usize = 9;
+/// How long no batch may count before the machine is said to be too busy: the other thread may wait for its turn for long.
+const COMPANY_WITHIN: Duration = Duration::from_secs(20);
 
 /// What one thread does, one operation a call.
 pub trait Work: FnMut() + Send {}
@@ -22,8 +24,18 @@ impl<F: FnMut() + Send> Work for F {}
 #[repr(align(128))]
 struct Progress(AtomicU64);
 
-/// How long `iterations` calls of `measured` take while another thread calls `beside` all the time, scaled from the batches
-/// in which that thread got through at least `beside_min` operations.
+/// Ends the other thread, however this one ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How long `iterations` calls of `measured` take while another thread calls `beside` all the time: as many times the median
+/// of those batches in which that thread got through at least `beside_min` operations. The median, because a batch in which
+/// the machine took the core away says nothing about us.
 ///
 /// # Panics
 ///
@@ -36,6 +48,8 @@ pub fn beside(
 ) -> Duration {
     let progress = Progress(AtomicU64::new(0));
     let over = AtomicBool::new(false);
+    let batches = usize::try_from(iterations.div_ceil(BATCH))
+        .map_or(BATCHES_MIN, |batches| batches.max(BATCHES_MIN));
     let started = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -47,29 +61,27 @@ pub fn beside(
                 progress.0.fetch_add(NOTE_EVERY, Ordering::Relaxed);
             }
         });
+        let _over = Over(&over);
         started.wait();
-        let (mut counted, mut took, mut tried) = (0, Duration::ZERO, 0);
-        while counted < iterations {
+        let (mut took, mut last) = (Vec::new(), now());
+        while took.len() < batches {
             let before = progress.0.load(Ordering::Relaxed);
             let start = now();
             for _ in 0..BATCH {
                 measured();
             }
             let batch = start.elapsed();
-            let done = progress.0.load(Ordering::Relaxed) - before;
-            tried += 1;
-            if done >= beside_min {
-                counted += BATCH;
-                took += batch;
+            if progress.0.load(Ordering::Relaxed) - before >= beside_min {
+                took.push(batch);
+                last = start;
             }
             assert!(
-                tried < TRIES_PER_BATCH * iterations.div_ceil(BATCH).max(10),
-                "only {counted} of {} operations ran beside another thread: is there a second core?",
-                tried * BATCH
+                start - last < COMPANY_WITHIN,
+                "the other thread did not get on: is there a second core?"
             );
         }
-        over.store(true, Ordering::Relaxed);
-        took.mul_f64(iterations as f64 / counted as f64)
+        took.sort_unstable();
+        took[took.len() / 2].mul_f64(iterations as f64 / BATCH as f64)
     })
 }
 

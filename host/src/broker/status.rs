@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::contract::{Description, Mistake, Needs, Rotation};
 use crate::model::error::Error;
-use crate::model::key::{CredentialKey, ProviderName, ScopeSet, Tenant};
+use crate::model::key::{CredentialKey, ProviderName, Tenant};
 use crate::model::time::UnixTime;
 use crate::model::token::AccessToken;
 use crate::settings::{CallerSettings, PluginSource, ProviderSettings};
@@ -47,8 +47,6 @@ pub struct Issued {
     pub token: Arc<AccessToken>,
     /// Its end or the permit's, whichever is first.
     pub expires: UnixTime,
-    /// What it may do.
-    pub scopes: ScopeSet,
 }
 
 /// What a rejection led to.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ask::Routes;
 use super::slot::Slot;
 use crate::model::key::Tenant;
 use crate::model::policy::Principal;
@@ -37,6 +38,8 @@ pub(super) struct Account {
     slots: Vec<Arc<Slot>>,
     /// Remembered decisions.
     asks: usize,
+    /// What those have in common.
+    routes: Routes,
     /// Nobody can leave before this.
     searched_until: UnixTime,
 }
@@ -107,6 +110,11 @@ impl Accounts {
         &mut self.of(caller).asks
     }
 
+    /// The routes that the caller asked by.
+    pub(super) fn routes(&mut self, caller: &Principal) -> &mut Routes {
+        &mut self.of(caller).routes
+    }
+
     /// Whether a sweep for room may be made now: like a search, one a pause.
     pub(super) fn may_sweep(&mut self, now: UnixTime) -> bool {
         let may = now >= self.swept_until;
@@ -129,6 +137,7 @@ impl Accounts {
     pub(super) fn settle(&mut self) {
         self.by_caller.retain(|_, account| {
             self.keys -= account.settle();
+            account.routes.settle();
             !account.slots.is_empty() || account.asks > 0
         });
     }

@@ -1,8 +1,12 @@
-//! A remembered decision under the key it is found by: who asks, and for what. Looked up by reference, so that a hit copies
-//! nothing.
+//! What a remembered decision is found by: who asks, and for what. Looked up by reference, so that a hit copies nothing.
+//!
+//! At a million keys a lookup costs as much as the lines of memory that it misses. What most requests share is therefore
+//! kept once, as a [`Route`], and stays in the processor's cache; what differs lies in the index itself.
 
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use scc::Equivalent;
 
@@ -10,138 +14,201 @@ use super::decision::Decision;
 use super::slot::Slot;
 use crate::model::key::{Audience, ProviderName, ScopeSet, Subject, TokenKey};
 use crate::model::policy::{Principal, TokenRequest};
+use crate::model::time::UnixTime;
 
-/// A decision and where it leads. One allocation; the index holds a pointer to it.
-pub(super) struct Remembered {
-    /// Its key has the provider, subject and audience that were asked for: policy narrows scopes and nothing else.
-    pub(super) slot: Arc<Slot>,
-    pub(super) decision: Decision,
-    principal: Principal,
-    /// As asked for, which may be more than the slot's key has.
-    scopes: Option<ScopeSet>,
+/// In place of a number of seconds: no bound.
+const UNBOUNDED: u32 = u32::MAX;
+
+/// The index's key. Without the minimum validity: that is compared with the token, and a caller who varies it must not
+/// make new entries.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Ask {
+    subject: Option<Subject>,
+    route: Arc<Route>,
 }
 
-/// The index's key.
-#[derive(Clone)]
-pub(super) struct Ask(pub(super) Arc<Remembered>);
+/// A request without its subject, and who makes it.
+#[derive(PartialEq, Eq)]
+pub(super) struct Route {
+    principal: Principal,
+    provider: ProviderName,
+    /// As asked for, which may be more than the slot's key has.
+    scopes: Option<ScopeSet>,
+    audience: Option<Audience>,
+}
 
-/// The same, borrowed: a principal and its request. Without the minimum validity: that is compared with the token, and a
-/// caller who varies it must not make new entries.
+/// An [`Ask`], borrowed.
 #[derive(Clone, Copy)]
 pub(super) struct AskRef<'a> {
     pub(super) principal: &'a Principal,
     pub(super) request: &'a TokenRequest,
 }
 
+/// The routes that one caller asked by.
+#[derive(Default)]
+pub(super) struct Routes(HashSet<Arc<Route>, foldhash::quality::RandomState>);
+
+/// What the index leads to: 32 bytes, so that an entry fits into one line.
+#[derive(Clone)]
+pub(super) struct Remembered {
+    pub(super) slot: Arc<Slot>,
+    epoch: u64,
+    allowed_until: UnixTime,
+    max_lifetime_secs: u32,
+}
+
 /// A slot under its own key.
 #[derive(Clone)]
 pub(super) struct Keyed(pub(super) Arc<Slot>);
 
-// === impl Remembered ===
+// === impl Ask ===
 
-impl Remembered {
-    /// Remembers `decision` for whoever asks this; `None` when `slot` is not what the request could lead to.
-    pub(super) fn new(ask: AskRef<'_>, slot: &Arc<Slot>, decision: Decision) -> Option<Self> {
-        let new = Self {
-            slot: Arc::clone(slot),
-            decision,
-            principal: ask.principal.clone(),
-            scopes: ask.request.scopes.clone(),
-        };
-        let key = slot.key();
-        let tenant = &key.credential.tenant;
-        (ask.finds(&new) && tenant == ask.principal.tenant()).then_some(new)
-    }
-
+impl Ask {
     /// Who asked.
     pub(super) fn principal(&self) -> &Principal {
-        &self.principal
+        &self.route.principal
     }
 }
-
-// === impl Ask ===
 
 impl Hash for Ask {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let TokenKey {
-            credential,
-            audience,
-            scopes: _,
-        } = self.0.slot.key();
-        hash(
-            state,
-            &self.0.principal,
-            &credential.provider,
-            credential.subject.as_ref(),
-            self.0.scopes.as_ref(),
-            audience.as_ref(),
-        );
+        let route = &*self.route;
+        let (scopes, audience) = (route.scopes.as_ref(), route.audience.as_ref());
+        hash(state, &route.principal, &route.provider, scopes, audience);
+        hash_subject(state, self.subject.as_ref());
     }
 }
-
-impl PartialEq for Ask {
-    fn eq(&self, other: &Self) -> bool {
-        let (one, two) = (self.0.slot.key(), other.0.slot.key());
-        self.0.principal == other.0.principal
-            && self.0.scopes == other.0.scopes
-            && one.credential == two.credential
-            && one.audience == two.audience
-    }
-}
-
-impl Eq for Ask {}
 
 // === impl AskRef ===
 
 impl AskRef<'_> {
-    /// Whether that is the decision about this.
-    #[inline]
-    fn finds(&self, remembered: &Remembered) -> bool {
-        let key = remembered.slot.key();
-        // What differs most often comes first.
-        self.request.subject == key.credential.subject
-            && self.request.provider == key.credential.provider
-            && self.request.scopes == remembered.scopes
-            && self.request.audience == key.audience
-            && *self.principal == remembered.principal
+    /// The same, to keep; what is shared is found among the caller's `routes`, or put there.
+    pub(super) fn to_owned(self, routes: &mut Routes) -> Ask {
+        Ask {
+            subject: self.request.subject.clone(),
+            route: routes.of(self),
+        }
+    }
+
+    /// Whether policy could have led it to this key: it narrows scopes and nothing else.
+    pub(super) fn may_lead_to(self, key: &TokenKey) -> bool {
+        let (request, credential) = (self.request, &key.credential);
+        request.subject == credential.subject
+            && request.provider == credential.provider
+            && request.audience == key.audience
+            && *self.principal.tenant() == credential.tenant
     }
 }
 
 impl Hash for AskRef<'_> {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let request = self.request;
-        hash(
-            state,
-            self.principal,
-            &request.provider,
-            request.subject.as_ref(),
-            request.scopes.as_ref(),
-            request.audience.as_ref(),
-        );
+        let (scopes, audience) = (request.scopes.as_ref(), request.audience.as_ref());
+        hash(state, self.principal, &request.provider, scopes, audience);
+        hash_subject(state, request.subject.as_ref());
     }
 }
 
 impl Equivalent<Ask> for AskRef<'_> {
+    #[inline]
     fn equivalent(&self, key: &Ask) -> bool {
-        self.finds(&key.0)
+        // What differs most often comes first.
+        let (request, route) = (self.request, &*key.route);
+        request.subject == key.subject
+            && request.provider == route.provider
+            && *self.principal == route.principal
+            && request.scopes == route.scopes
+            && request.audience == route.audience
     }
 }
 
-/// One order for both forms.
+/// One order for all forms. What is absent is not hashed: equality is decided elsewhere.
 #[inline]
 fn hash<H: Hasher>(
     state: &mut H,
     principal: &Principal,
     provider: &ProviderName,
-    subject: Option<&Subject>,
     scopes: Option<&ScopeSet>,
     audience: Option<&Audience>,
 ) {
     principal.hash(state);
-    provider.hash(state);
-    subject.hash(state);
-    scopes.hash(state);
-    audience.hash(state);
+    state.write(provider.as_str().as_bytes());
+    if let Some(scopes) = scopes {
+        scopes.hash(state);
+    }
+    if let Some(audience) = audience {
+        audience.hash(state);
+    }
+}
+
+#[inline]
+fn hash_subject<H: Hasher>(state: &mut H, subject: Option<&Subject>) {
+    if let Some(subject) = subject {
+        state.write(subject.as_str().as_bytes());
+    }
+}
+
+// === impl Route ===
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (scopes, audience) = (self.scopes.as_ref(), self.audience.as_ref());
+        hash(state, &self.principal, &self.provider, scopes, audience);
+    }
+}
+
+// === impl Routes ===
+
+impl Routes {
+    fn of(&mut self, ask: AskRef<'_>) -> Arc<Route> {
+        let wanted = Route {
+            principal: ask.principal.clone(),
+            provider: ask.request.provider.clone(),
+            scopes: ask.request.scopes.clone(),
+            audience: ask.request.audience.clone(),
+        };
+        if let Some(known) = self.0.get(&wanted) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(wanted);
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+
+    /// Forgets those that lead nowhere any more.
+    pub(super) fn settle(&mut self) {
+        self.0.retain(|route| Arc::strong_count(route) > 1);
+    }
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    /// Remembers what `decision` leads to.
+    pub(super) fn new(slot: &Arc<Slot>, decision: Decision) -> Self {
+        // Whole seconds, as policies speak; what does not fit is no bound to a token.
+        let secs = decision
+            .max_lifetime
+            .map(|max| u32::try_from(max.as_secs()));
+        Self {
+            slot: Arc::clone(slot),
+            epoch: decision.epoch,
+            allowed_until: decision.allowed_until,
+            max_lifetime_secs: secs.map_or(UNBOUNDED, |secs| secs.unwrap_or(UNBOUNDED)),
+        }
+    }
+
+    /// The decision.
+    #[inline]
+    pub(super) fn decision(&self) -> Decision {
+        let bounded = self.max_lifetime_secs != UNBOUNDED;
+        Decision {
+            epoch: self.epoch,
+            allowed_until: self.allowed_until,
+            max_lifetime: bounded.then(|| Duration::from_secs(self.max_lifetime_secs.into())),
+        }
+    }
 }
 
 // === impl Keyed ===

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use scc::Guard;
+
 use super::accounts::{Accounts, Full};
 use super::ask::{Ask, AskRef, Keyed, Remembered};
 use super::decision::Decision;
@@ -18,8 +20,7 @@ use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, SlotId};
 
-/// Entries are pointers: what they lead to is found by its own key.
-type Map<K> = scc::HashIndex<K, (), foldhash::quality::RandomState>;
+type Map<K, V> = scc::HashIndex<K, V, foldhash::quality::RandomState>;
 
 /// A million tokens of 1.2 kB and what surrounds them take about 1.5 GB: as much as one process should be.
 pub const KEYS_MAX: usize = 1_000_000;
@@ -40,9 +41,9 @@ pub struct CacheLimits {
 /// All tokens in memory.
 pub struct Cache {
     /// Every open slot. Written with `accounts` locked.
-    slots: Map<Keyed>,
+    slots: Map<Keyed, ()>,
     /// Remembered decisions. Written with `accounts` locked.
-    asks: Map<Ask>,
+    asks: Map<Ask, Remembered>,
     /// How many `slots` there are: the map would count them all. Written with `accounts` locked, like the next.
     keys: AtomicUsize,
     /// How many `asks` there are.
@@ -116,15 +117,15 @@ impl Cache {
         now: UnixTime,
         read: impl FnOnce(&Arc<AccessToken>, Decision) -> R,
     ) -> Option<R> {
-        self.asks
-            .peek_with(&AskRef { principal, request }, |ask, ()| {
-                let Remembered { slot, decision, .. } = &*ask.0;
-                if !decision.holds(epoch, now) {
-                    return None;
-                }
-                slot.touch(now);
-                slot.fresh(now, request.min_validity, |token| read(token, *decision))
-            })?
+        let guard = Guard::new();
+        let known = self.asks.peek(&AskRef { principal, request }, &guard)?;
+        let decision = known.decision();
+        if !decision.holds(epoch, now) {
+            return None;
+        }
+        known.slot.touch(now);
+        let held = known.slot.fresh(now, request.min_validity, &guard)?;
+        Some(read(held, decision))
     }
 
     /// What this caller's request led to before, while the decision holds under the policy `epoch`. `None` means:
@@ -139,25 +140,23 @@ impl Cache {
         epoch: u64,
         now: UnixTime,
     ) -> Option<Hit> {
-        self.asks
-            .peek_with(&AskRef { principal, request }, |ask, ()| {
-                let Remembered { slot, decision, .. } = &*ask.0;
-                if !decision.holds(epoch, now) || slot.is_closed() {
-                    return None;
-                }
-                slot.touch(now);
-                let fresh = slot.fresh(now, request.min_validity, Arc::clone);
-                Some(match fresh {
-                    Some(token) => Hit::Fresh {
-                        token,
-                        max_lifetime: decision.max_lifetime,
-                    },
-                    None => Hit::Known {
-                        slot: Arc::clone(slot),
-                        decision: *decision,
-                    },
-                })
-            })?
+        let guard = Guard::new();
+        let known = self.asks.peek(&AskRef { principal, request }, &guard)?;
+        let (slot, decision) = (&known.slot, known.decision());
+        if !decision.holds(epoch, now) || slot.is_closed() {
+            return None;
+        }
+        slot.touch(now);
+        Some(match slot.fresh(now, request.min_validity, &guard) {
+            Some(token) => Hit::Fresh {
+                token: Arc::clone(token),
+                max_lifetime: decision.max_lifetime,
+            },
+            None => Hit::Known {
+                slot: Arc::clone(slot),
+                decision,
+            },
+        })
     }
 
     /// The key's open slot.
@@ -213,9 +212,9 @@ impl Cache {
     ) -> bool {
         slot.permit(decision.epoch, decision.allowed_until);
         let ask = AskRef { principal, request };
-        let Some(remembered) = Remembered::new(ask, slot, decision) else {
+        if !ask.may_lead_to(slot.key()) {
             return false;
-        };
+        }
         let mut accounts = self.accounts();
         let known = self.asks.contains(&ask);
         if !known {
@@ -238,8 +237,11 @@ impl Cache {
             *accounts.asks(principal) += 1;
             self.decisions.fetch_add(1, Ordering::Relaxed);
         }
+        let owned = ask.to_owned(accounts.routes(principal));
         // There is none of this key now, and `accounts` is locked.
-        let _ = self.asks.insert_sync(Ask(Arc::new(remembered)), ());
+        let _ = self
+            .asks
+            .insert_sync(owned, Remembered::new(slot, decision));
         true
     }
 
@@ -341,10 +343,10 @@ impl Cache {
     /// Forgets the decisions that `keep` does not want, and those that lead to closed slots; each is given back to the
     /// account of whoever asked.
     fn sweep(&self, accounts: &mut Accounts, keep: impl Fn(Decision) -> bool) {
-        self.asks.retain_sync(|Ask(remembered), ()| {
-            let kept = !remembered.slot.is_closed() && keep(remembered.decision);
+        self.asks.retain_sync(|ask, known| {
+            let kept = !known.slot.is_closed() && keep(known.decision());
             if !kept {
-                let asks = accounts.asks(remembered.principal());
+                let asks = accounts.asks(ask.principal());
                 *asks = asks.saturating_sub(1);
                 self.decisions.fetch_sub(1, Ordering::Relaxed);
             }

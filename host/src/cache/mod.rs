@@ -10,6 +10,8 @@
 mod accounts;
 mod ask;
 mod coarse;
+#[cfg(test)]
+mod crowd_tests;
 mod decision;
 mod handle;
 mod index;

@@ -6,9 +6,9 @@ use crate::model::freshness::Life;
 use crate::model::time::UnixTime;
 use crate::model::token::Generation;
 
-/// How many generations of a key are remembered as its own. A caller that holds an older one has held it over as many
-/// renewals: it is long dead.
-const RECENT: usize = 8;
+/// How many generations before the latest are remembered as a key's own. A caller that holds an older one has held it over
+/// as many renewals: it is long dead. Every key pays for them, so they are few.
+const FORMER: usize = 3;
 /// The longest a token that replaced a rejected one is protected from being rejected in turn, and the most of its life:
 /// a resource that refuses every token must not drive the issuer, one that lags behind it recovers within this.
 const PROTECTION_MAX: Duration = Duration::from_secs(30);
@@ -27,28 +27,58 @@ pub enum Rejection {
     },
 }
 
-/// The memory that decides it.
+/// Which generations were a key's, and the memory that decides about rejecting them. Small: every key has one.
 #[derive(Default)]
 pub(super) struct Rejects {
-    /// Numbers of the latest generations, the newest last; zero is none.
-    recent: [u64; RECENT],
+    /// The last generation that was current; outlives its token, so that numbers only grow.
+    latest: Option<Generation>,
+    /// When the current generation took the place of a rejected one; long ago if it never did.
+    replaced_at: UnixTime,
+    /// By how much the numbers before the latest are smaller, the newest first; zero is none, and so is what is too far away
+    /// for a word: numbers are milliseconds, so such a token is weeks old.
+    former: [u32; FORMER],
     /// The current generation was rejected.
     rejected: bool,
-    /// When the current generation took the place of a rejected one.
-    replaced_at: Option<UnixTime>,
 }
 
 // === impl Rejects ===
 
 impl Rejects {
+    /// The last generation that was current.
+    pub(super) fn latest(&self) -> Option<Generation> {
+        self.latest
+    }
+
     /// A token was published; `generation` is the former one when the issuer answered with the same token.
     pub(super) fn published(&mut self, generation: Generation, now: UnixTime) {
         let rejected = std::mem::take(&mut self.rejected);
-        self.replaced_at = rejected.then_some(now);
-        if self.recent[RECENT - 1] != generation.number() {
-            self.recent.rotate_left(1);
-            self.recent[RECENT - 1] = generation.number();
+        self.replaced_at = if rejected { now } else { UnixTime::default() };
+        let Some(before) = self.latest.replace(generation) else {
+            return;
+        };
+        let step = generation.number().saturating_sub(before.number());
+        if step > 0 {
+            self.former.rotate_right(1);
+            self.former[0] = 0;
+            for (at, former) in self.former.iter_mut().enumerate() {
+                if at == 0 || *former > 0 {
+                    *former = u32::try_from(u64::from(*former) + step).unwrap_or(0);
+                }
+            }
         }
+    }
+
+    /// Whether it was one of the latest of this key.
+    fn knows(&self, generation: Generation) -> bool {
+        self.latest.is_some_and(|latest| {
+            let earlier = latest.number().checked_sub(generation.number());
+            let is_former = |earlier| {
+                self.former
+                    .iter()
+                    .any(|former| u64::from(*former) == earlier)
+            };
+            earlier.is_some_and(|earlier| earlier == 0 || is_former(earlier))
+        })
     }
 
     /// Somebody rejects `generation`; `current` is what is served now.
@@ -60,9 +90,8 @@ impl Rejects {
     ) -> Rejection {
         match current {
             Some((held, life)) if held == generation => {
-                let protected = self.replaced_at.map_or(Duration::ZERO, |at| {
-                    at.plus(PROTECTION_MAX.min(life.length() / 10)).since(now)
-                });
+                let protection = PROTECTION_MAX.min(life.length() / 10);
+                let protected = self.replaced_at.plus(protection).since(now);
                 if protected.is_zero() {
                     self.rejected = true;
                     Rejection::Renew
@@ -72,7 +101,7 @@ impl Rejects {
                     }
                 }
             }
-            _ if self.recent.contains(&generation.number()) => Rejection::AlreadyReplaced,
+            _ if self.knows(generation) => Rejection::AlreadyReplaced,
             _ => Rejection::Kept { retry_after: None },
         }
     }
@@ -177,12 +206,29 @@ mod tests {
         }
         let current = held(100, 0, 3_600);
         assert_eq!(
-            rejects.decide(generation(93), current, at(0)),
+            rejects.decide(generation(97), current, at(0)),
             Rejection::AlreadyReplaced
         );
         assert_eq!(
-            rejects.decide(generation(92), current, at(0)),
+            rejects.decide(generation(96), current, at(0)),
             Rejection::Kept { retry_after: None }
+        );
+    }
+
+    #[test]
+    fn former_generations_are_known_by_their_numbers_and_no_others_are() {
+        let mut rejects = Rejects::default();
+        let far = 5 + u64::from(u32::MAX);
+        for number in [5, 7, 7, 20, far, far + 3] {
+            rejects.published(generation(number), at(0));
+        }
+        let known = |number| rejects.knows(generation(number));
+        assert!([20, far, far + 3].map(known).iter().all(|known| *known));
+        // The first two are too far away to be told apart from none.
+        assert!(
+            ![5, 7, 6, 19, far - 1, far + 2, far + 4]
+                .map(known)
+                .contains(&true)
         );
     }
 }

@@ -7,6 +7,7 @@
 mod pin;
 mod publish;
 mod shown;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +17,16 @@ use sdd::Guard;
 pub use self::pin::Pin;
 pub use self::publish::{Era, NotPublishable};
 use self::shown::Shown;
+use self::words::Words;
 use super::rejects::{Rejection, Rejects};
 use crate::model::error::{Error, Retry};
 use crate::model::freshness::{Freshness, Life};
 use crate::model::key::TokenKey;
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, SlotId};
-use crate::shim::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::shim::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::shim::{self, RwLock};
 
-/// In place of a generation: there is no token.
-const NO_TOKEN: u64 = 0;
-/// In place of a generation: the slot is closed for good.
-const CLOSED: u64 = u64::MAX;
 /// In place of a time: never.
 const NEVER: u64 = u64::MAX;
 /// How long after the last permit to a key ended it is still renewed if somebody asked for it within that time: a decision
@@ -44,12 +42,8 @@ pub struct Slot {
     id: SlotId,
     /// The current token. Changed with the cell locked for writing, read by whoever asks.
     shown: Shown,
-    /// Number of the generation in the cell, or [`NO_TOKEN`], or [`CLOSED`]. Stored with the cell locked for writing,
-    /// after the cell was changed: whoever sees a new number finds the token that belongs to it.
-    generation: AtomicU64,
-    /// Until when the token in the cell is handed out, in unix milliseconds. Stored like `generation`; by itself it may
-    /// only end a copy's life earlier, never prolong it.
-    serve_until: AtomicU64,
+    /// What is said of that token to those who have a copy. Changed with `shown`: before it when a token goes, after it when one comes.
+    words: Words,
     /// When it is to be renewed, in unix milliseconds, or [`NEVER`]. Whoever plans stores it; the scheduler's entries
     /// are valid only while they name this time.
     due: AtomicU64,
@@ -59,33 +53,34 @@ pub struct Slot {
     asked: AtomicBool,
     /// Handles, waiters and flights that keep this slot from being evicted. Only grows from zero with the cell locked
     /// for reading, and is judged with the cell locked for writing.
-    pins: AtomicUsize,
+    pins: AtomicU32,
     key: TokenKey,
     /// Held for moving a pointer, or for the few words beside it; never across `.await`, and nothing is taken
     /// while it is held.
     cell: RwLock<Cell>,
 }
 
+/// What few look at. Small: every key has one.
 struct Cell {
-    /// The last generation that was current here; outlives its token, so that numbers only grow.
-    last: Option<Generation>,
-    closed: bool,
+    rejects: Rejects,
+    permit: Permitted,
+    /// Only where something failed.
+    trouble: Option<Box<Trouble>>,
     era: Era,
-    failure: Option<Failure>,
-    /// Failures in a row.
-    attempts: u32,
     /// Answers in a row that brought no longer life.
     stalled: u32,
-    rejects: Rejects,
-    permit: Option<Permitted>,
 }
 
-struct Failure {
+/// A failure that is remembered.
+struct Trouble {
     error: Error,
     until: UnixTime,
+    /// Failures in a row.
+    attempts: u32,
 }
 
-/// The latest end of the permits to this key, under one policy.
+/// The latest end of the permits to this key, under one policy; the first policy has the number 1.
+#[derive(Default)]
 struct Permitted {
     epoch: u64,
     until: UnixTime,
@@ -114,21 +109,17 @@ impl Slot {
             id,
             shown: Shown::nothing(),
             key,
-            generation: AtomicU64::new(NO_TOKEN),
-            serve_until: AtomicU64::new(0),
+            words: Words::new(),
             due: AtomicU64::new(NEVER),
             used: AtomicU64::new(now.as_millis()),
             asked: AtomicBool::new(true),
-            pins: AtomicUsize::new(0),
+            pins: AtomicU32::new(0),
             cell: RwLock::new(Cell {
-                last: None,
-                closed: false,
-                era: Era(0),
-                failure: None,
-                attempts: 0,
-                stalled: 0,
                 rejects: Rejects::default(),
-                permit: None,
+                permit: Permitted::default(),
+                trouble: None,
+                era: Era(0),
+                stalled: 0,
             }),
         }
     }
@@ -175,27 +166,25 @@ impl Slot {
         Ok(Arc::clone(&held.token))
     }
 
-    /// Shows `read` the token, if it needs nothing at `now` and has this much life left. Takes no lock and counts nothing;
-    /// `read` runs under a guard and must not wait.
+    /// The token, if it needs nothing at `now` and has this much life left. Takes no lock and counts nothing.
     #[inline]
-    pub(super) fn fresh<R>(
+    pub(super) fn fresh<'g>(
         &self,
         now: UnixTime,
         min_validity: Duration,
-        read: impl FnOnce(&Arc<AccessToken>) -> R,
-    ) -> Option<R> {
-        let guard = Guard::new();
-        let held = self.shown.see(&guard)?;
+        guard: &'g Guard,
+    ) -> Option<&'g Arc<AccessToken>> {
+        let held = self.shown.see(guard)?;
         let fresh = held.slot == self.id
             && now < held.serve_until
             && now < self.due()
             && now.plus(min_validity) <= held.expires;
-        fresh.then(|| read(&held.token))
+        fresh.then_some(&held.token)
     }
 
     /// How its token stands; no token is [`Freshness::Expired`]. Takes no lock.
     pub fn freshness(&self, now: UnixTime) -> Freshness {
-        if now.as_millis() >= self.serve_until.load(Ordering::Acquire) {
+        if now.as_millis() >= self.words.serve_until() {
             Freshness::Expired
         } else if now >= self.due() {
             Freshness::Expiring
@@ -206,14 +195,13 @@ impl Slot {
 
     /// True once it was evicted or revoked; nothing reopens it.
     pub fn is_closed(&self) -> bool {
-        self.generation.load(Ordering::Acquire) == CLOSED
+        self.words.is_closed()
     }
 
     /// True while a copy of this generation is the current one and not over by the issuer's newest word.
     #[inline]
     pub(super) fn is_current(&self, generation: Generation, now: UnixTime) -> bool {
-        self.generation.load(Ordering::Acquire) == generation.number()
-            && now.as_millis() < self.serve_until.load(Ordering::Relaxed)
+        self.words.is_current(generation.number(), now.as_millis())
     }
 
     // --- failing and rejecting -----------------------------------------------------------------------------------
@@ -221,35 +209,38 @@ impl Slot {
     /// The remembered failure while its back-off lasts, with what is left of its waiting time.
     pub fn failure(&self, now: UnixTime) -> Option<Error> {
         let cell = shim::read(&self.cell);
-        let failure = cell
-            .failure
-            .as_ref()
-            .filter(|failure| now < failure.until)?;
-        Some(match failure.error.retry() {
-            Retry::After(_) => failure
+        let trouble = cell.trouble.as_ref()?;
+        if now >= trouble.until {
+            return None;
+        }
+        Some(match trouble.error.retry() {
+            Retry::After(_) => trouble
                 .error
-                .with_retry(Retry::After(failure.until.since(now))),
-            Retry::Never | Retry::Human => failure.error.clone(),
+                .with_retry(Retry::After(trouble.until.since(now))),
+            Retry::Never | Retry::Human => trouble.error.clone(),
         })
     }
 
     /// Remembers a failure until `until` and counts it; everybody who asks before then gets it.
     pub fn remember_failure(&self, error: Error, until: UnixTime) {
         let mut cell = shim::write(&self.cell);
-        cell.attempts = cell.attempts.saturating_add(1);
-        cell.failure = Some(Failure { error, until });
+        let before = cell.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
+        cell.trouble = Some(Box::new(Trouble {
+            error,
+            until,
+            attempts: before.saturating_add(1),
+        }));
     }
 
     /// Forgets the failures: an operator or new settings may have mended what failed.
     pub fn clear_failure(&self) {
-        let mut cell = shim::write(&self.cell);
-        cell.attempts = 0;
-        cell.failure = None;
+        shim::write(&self.cell).trouble = None;
     }
 
     /// Failures in a row.
     pub fn attempts(&self) -> u32 {
-        shim::read(&self.cell).attempts
+        let cell = shim::read(&self.cell);
+        cell.trouble.as_ref().map_or(0, |trouble| trouble.attempts)
     }
 
     /// Answers in a row that brought no longer life: what `Plan::new` asks for.
@@ -302,10 +293,11 @@ impl Slot {
     /// Notes a permit to this key: the scheduler renews only what somebody may have.
     pub fn permit(&self, epoch: u64, until: UnixTime) {
         let mut cell = shim::write(&self.cell);
-        match &mut cell.permit {
-            Some(held) if held.epoch == epoch => held.until = held.until.max(until),
-            Some(held) if held.epoch > epoch => {}
-            permit => *permit = Some(Permitted { epoch, until }),
+        let held = &mut cell.permit;
+        match held.epoch.cmp(&epoch) {
+            std::cmp::Ordering::Less => *held = Permitted { epoch, until },
+            std::cmp::Ordering::Equal => held.until = held.until.max(until),
+            std::cmp::Ordering::Greater => {}
         }
     }
 
@@ -315,16 +307,14 @@ impl Slot {
         self.asked.load(Ordering::Relaxed) && {
             let cell = shim::read(&self.cell);
             let in_use = now.since(self.idle_since()) < IN_USE;
-            let permitted = |held: &Permitted| {
-                held.epoch == epoch
-                    && (now < held.until || (in_use && now < held.until.plus(IN_USE)))
-            };
-            !cell.closed && cell.permit.as_ref().is_some_and(permitted)
+            let held = &cell.permit;
+            let soon_enough = now < held.until || (in_use && now < held.until.plus(IN_USE));
+            !self.is_closed() && held.epoch == epoch && soon_enough
         }
     }
 
     /// How many handles, waiters and flights hold on to it.
-    pub fn pins(&self) -> usize {
+    pub fn pins(&self) -> u32 {
         self.pins.load(Ordering::Acquire)
     }
 }

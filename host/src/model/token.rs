@@ -1,6 +1,7 @@
 //! The access token as callers get it: a value ready as a header, its end as wall time, and its generation.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -17,7 +18,7 @@ use super::time::UnixTime;
     Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 #[serde(transparent)]
-pub struct Generation(u64);
+pub struct Generation(NonZeroU64);
 
 /// Names one slot of the cache in this process; a token carries the id of the slot it was published to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -88,23 +89,29 @@ impl Generation {
     /// The first generation of a key whose first token was published at `now`, never below one stored before.
     #[must_use]
     pub fn first(now: UnixTime) -> Self {
-        Self(now.as_millis().clamp(1, Self::MAX))
+        Self::nearest(now.as_millis())
     }
 
     /// The one after; never below the clock, so that a key that was evicted and came back does not reuse a number.
     #[must_use]
     pub fn next(self, now: UnixTime) -> Self {
-        Self((self.0 + 1).max(now.as_millis()).min(Self::MAX))
+        Self::nearest(self.number().saturating_add(1).max(now.as_millis()))
     }
 
     /// From a number a caller sent.
     pub fn from_number(number: u64) -> Option<Self> {
-        (1..=Self::MAX).contains(&number).then_some(Self(number))
+        NonZeroU64::new(number)
+            .filter(|number| number.get() <= Self::MAX)
+            .map(Self)
+    }
+
+    fn nearest(number: u64) -> Self {
+        Self(NonZeroU64::new(number.min(Self::MAX)).unwrap_or(NonZeroU64::MIN))
     }
 
     /// As a number.
     pub fn number(self) -> u64 {
-        self.0
+        self.0.get()
     }
 }
 
@@ -204,7 +211,7 @@ impl AccessToken {
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
-            .field("generation", &self.generation.0)
+            .field("generation", &self.generation.number())
             .field("expires", &self.expires)
             .field("scopes", &self.scopes)
             .finish_non_exhaustive()
@@ -228,7 +235,7 @@ mod tests {
 
     #[test]
     fn one_allocation_is_header_and_token() {
-        let token = AccessToken::new(SlotId(1), Generation(7), &obtained("abc")).unwrap();
+        let token = AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("abc")).unwrap();
         assert_eq!(token.header(), "Bearer abc");
         assert_eq!(token.raw(), "abc");
         assert!(token.header().is_sensitive());
@@ -237,8 +244,8 @@ mod tests {
 
     #[test]
     fn a_token_that_would_split_a_header_is_none() {
-        assert!(AccessToken::new(SlotId(1), Generation(7), &obtained("a\r\nb")).is_none());
-        assert!(AccessToken::new(SlotId(1), Generation(7), &obtained("tök")).is_none());
+        assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("a\r\nb")).is_none());
+        assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("tök")).is_none());
     }
 
     #[test]

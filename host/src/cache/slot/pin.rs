@@ -13,7 +13,7 @@ impl Slot {
     /// Holds on to it. `None` when it was closed: look the key up again.
     pub fn pin(self: &Arc<Self>) -> Option<Pin> {
         let cell = shim::read(&self.cell);
-        if cell.closed {
+        if self.is_closed() {
             return None;
         }
         self.pins.fetch_add(1, Ordering::AcqRel);

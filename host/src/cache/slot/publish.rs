@@ -1,13 +1,13 @@
 //! Changing a slot's token: publishing a new one, taking one away, closing for good.
 //!
-//! The two words of the fast path change here only, with the cell locked for writing.
+//! What readers see changes here only, with the cell locked for writing.
 
 use std::sync::Arc;
 
 use sdd::Guard;
 
 use super::shown::Held;
-use super::{CLOSED, Cell, NEVER, NO_TOKEN, Slot, life};
+use super::{Cell, NEVER, Slot, life};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, ObtainedToken};
 use crate::shim;
@@ -16,7 +16,7 @@ use crate::shim::atomic::Ordering;
 /// A stretch of a slot's life between two withdrawals. Whoever obtains a token takes it before it starts: a token
 /// asked for before a withdrawal is not published after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Era(pub(super) u64);
+pub struct Era(pub(super) u32);
 
 /// Why a token was not published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ impl Slot {
     ) -> Result<Arc<AccessToken>, NotPublishable> {
         self.place(era, from, now, |cell, current| {
             let same = current.filter(|held| held.raw() == from.value.expose());
-            Ok(match (same, cell.last) {
+            Ok(match (same, cell.rejects.latest()) {
                 (Some(held), _) => held.generation(),
                 (None, Some(last)) => last.next(now),
                 (None, None) => Generation::first(now),
@@ -73,7 +73,7 @@ impl Slot {
         generation: Generation,
         now: UnixTime,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell, _| match cell.last {
+        self.place(era, from, now, |cell, _| match cell.rejects.latest() {
             Some(last) if generation < last => Err(NotPublishable::Older),
             _ => Ok(generation),
         })
@@ -87,7 +87,7 @@ impl Slot {
         name: impl FnOnce(&Cell, Option<&AccessToken>) -> Result<Generation, NotPublishable>,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
         let mut cell = shim::write(&self.cell);
-        if cell.closed {
+        if self.is_closed() {
             return Err(NotPublishable::Closed);
         }
         if cell.era != era {
@@ -109,23 +109,20 @@ impl Slot {
         } else {
             cell.stalled.saturating_add(1)
         };
-        cell.last = Some(generation);
-        cell.failure = None;
-        cell.attempts = 0;
+        cell.trouble = None;
         cell.rejects.published(generation, now);
         self.asked.store(false, Ordering::Relaxed);
         // Until somebody plans, the new token is not to be renewed; the old one's time means nothing for it.
         self.due.store(NEVER, Ordering::Relaxed);
+        self.words.changing();
         let old = self.shown.show(Some(Held {
             slot: self.id,
             serve_until: new.serve_until(),
             expires: token.expires(),
             token: Arc::clone(&token),
         }));
-        self.serve_until
-            .store(new.serve_until().as_millis(), Ordering::Release);
-        self.generation
-            .store(generation.number(), Ordering::Release);
+        self.words
+            .published(generation.number(), new.serve_until().as_millis());
         drop(cell);
         drop(guard);
         drop(old);
@@ -136,12 +133,9 @@ impl Slot {
     /// is not published.
     pub fn withdraw(&self) {
         let mut cell = shim::write(&self.cell);
+        cell.era = Era(cell.era.0.wrapping_add(1));
+        self.words.withdrawn();
         let old = self.shown.show(None);
-        cell.era = Era(cell.era.0 + 1);
-        self.serve_until.store(0, Ordering::Release);
-        if !cell.closed {
-            self.generation.store(NO_TOKEN, Ordering::Release);
-        }
         drop(cell);
         drop(old);
     }
@@ -156,16 +150,14 @@ impl Slot {
         self.close_if(|pins| pins == 0)
     }
 
-    fn close_if(&self, judge: impl FnOnce(usize) -> bool) -> bool {
-        let mut cell = shim::write(&self.cell);
+    fn close_if(&self, judge: impl FnOnce(u32) -> bool) -> bool {
+        let cell = shim::write(&self.cell);
         // No pin can be taken now: taking the first one needs the cell.
         if !judge(self.pins.load(Ordering::Acquire)) {
             return false;
         }
+        self.words.closed();
         let old = self.shown.show(None);
-        cell.closed = true;
-        self.serve_until.store(0, Ordering::Release);
-        self.generation.store(CLOSED, Ordering::Release);
         drop(cell);
         drop(old);
         true

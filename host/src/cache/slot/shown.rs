@@ -11,9 +11,9 @@ use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, SlotId};
 use crate::shim::atomic::Ordering;
 
-/// How often the collector is turned after a token was taken from view: it frees what was retired after three turns, one
-/// more for the turn under way.
-const TURNS: usize = 4;
+/// How often the collector is turned at most after a token was taken from view: it frees what was retired after three turns,
+/// but a turn comes to nothing while another thread is in the middle of a look.
+const TURNS_MAX: usize = 16;
 
 /// What is on show, if anything.
 pub(super) struct Shown(AtomicOwned<Held>);
@@ -63,10 +63,14 @@ impl Drop for Retired {
     fn drop(&mut self) {
         let Some(old) = self.0.take() else { return };
         drop(old);
-        // Left alone, the collector would keep a revoked token's bytes until this thread has looked things up a hundred
-        // times more.
-        for _ in 0..TURNS {
-            Guard::new().accelerate();
+        // Left alone, the collector would keep a revoked token's bytes until this thread has looked things up hundreds of
+        // times more; what a reader keeps from being freed now is freed then, or by the next token that is taken from view.
+        for _ in 0..TURNS_MAX {
+            let guard = Guard::new();
+            if !guard.has_garbage() {
+                return;
+            }
+            guard.accelerate();
         }
     }
 }

@@ -132,7 +132,7 @@ fn rendered(
         // The broker hands out no token that is over; under a second left is told as one, never as none.
         expires_in: issued.expires.since(now).as_secs().max(1),
         expires_at: issued.expires.as_secs(),
-        scope: issued.scopes.to_string(),
+        scope: issued.token.scopes().to_string(),
         generation: token.generation().number(),
         extra: token
             .extra()
@@ -177,7 +177,6 @@ mod tests {
         let token = AccessToken::new(SlotId(1), generation, &obtained).unwrap();
         Issued {
             expires: token.expires(),
-            scopes: token.scopes().clone(),
             token: Arc::new(token),
         }
     }
