@@ -117,11 +117,12 @@
 //! | whether the store was found damaged; one order to it at a time | `core` `store_damaged`, `tending` | atomic; tokio `Mutex`, never waited for | verify; orders to the store | yes: an order reads or writes the whole file |
 //! | turns at each secret file | `secrets::SecretReader` `turns` | `Mutex`; a `Semaphore` a file | a read | yes: a queue |
 //! | tasks, and the orders to stop | `core` `tracker`, `quiet`, `stop` | `TaskTracker`, `CancellationToken` | `refresh`, `setup`, shutdown | no |
-//! | key → slot, decision → slot | `cache::Cache` `slots`, `asks` | papaya maps: readers take no lock | new and leaving keys, under the accounts | no |
+//! | key → slot, decision → slot | `cache::Cache` `slots`, `asks` | scc maps: readers take no lock | new and leaving keys, under the accounts | no |
 //! | who brought in what | `cache::Cache` `accounts` | `Mutex` | a new key or decision, an eviction | no |
-//! | slot numbers; decisions a caller holds | `cache` `next_slot`, `asks` | atomics | a new key; a new or leaving decision | no |
-//! | generation, end, due time, last use, pins of a key | `cache::Slot` | atomics; the first two change under the cell | publish, withdraw, close; plan; a hit, once a second | no |
-//! | token, failure, rejections, permit of a key | `cache::Slot` `cell` | `RwLock`, a leaf | publish, withdraw, close, reject, fail, permit | no |
+//! | slot numbers; how many keys and decisions there are | `cache::Cache` `next_slot`, `keys`, `decisions` | atomics; the last two change under the accounts | a new key; whatever comes or leaves | no |
+//! | token, generation and end of a key | `cache::Slot` `shown`, `words` | atomics; read under a guard of `sdd`, changed under the cell | publish, withdraw, close | no |
+//! | due time, last use, pins of a key | `cache::Slot` | atomics | plan; a hit, once a second; handles and flights | no |
+//! | failure, rejections, permit of a key | `cache::Slot` `cell` | `RwLock`, a leaf | publish, withdraw, close, reject, fail, permit | no |
 //! | copies of a shared handle | `cache::SharedTokenHandle` | one `Mutex` a copy | its threads | no |
 //! | thread numbers | `cache::handle` | static atomic, thread-local | a thread's first use of a shared handle | no |
 //! | flights that can be joined | `flight::Flights` `joinable` | `Mutex` | join, land, disown | no |

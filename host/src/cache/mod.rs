@@ -4,8 +4,12 @@
 //! (`authorize`), obtaining one (`refresh`), who obtains it (`flight`), and when (`schedule`).
 //!
 //! Shared mutable state: the two maps of [`Cache`] (read-mostly, lock-free for readers), its book of accounts (a mutex,
-//! taken when a key or a decision is new), and per key the words and the cell of a [`Slot`]. A slot's cell is the leaf
-//! of the lock order: it is taken while the book is held, and nothing is taken while it is held.
+//! taken when a key or a decision is new), and per key what a [`Slot`] shows, its words and its cell. A slot's cell is the
+//! leaf of the lock order: it is taken while the book is held, and nothing is taken while it is held. A hit takes none.
+//!
+//! Memory that readers may be looking at is freed by `sdd`, the collector that the maps use too: a reader holds a guard, which
+//! costs one exchange on a line of its own thread, and what was retired is freed once no older guard is left. The guard that
+//! finds the entry is the one under which the token is read.
 
 mod accounts;
 mod ask;
