@@ -6,5 +6,7 @@
 pub mod asked;
 pub mod cached;
 pub mod draw;
+pub mod issuer;
 pub mod pair;
+pub mod peers;
 pub mod record;
