@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use keyfob::model::policy::TokenRequest;
@@ -80,13 +80,17 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let mut c = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800))
         .configure_from_args();
     let libraries = runtime.block_on(Libraries::new(&issuer))?;
+    runtime.block_on(libraries.check())?;
+    let calls = issuer.calls();
     libraries.tokens(&mut c, &runtime);
     libraries.headers(&mut c, &runtime);
     libraries.two_threads(&mut c, &runtime);
+    runtime.block_on(libraries.check())?;
+    ensure!(issuer.calls() == calls, "a token was not got from memory");
 
     let one = Caches::new(1);
     let same = Asked::new(&[0; 16]);
@@ -110,6 +114,7 @@ fn main() -> Result<()> {
         let found = goes
             .iter()
             .find(|found| found.name == name && found.threads == threads);
+        // Go counts what all threads did together.
         let nanos = found.context(row)?.nanos * f64::from(threads);
         record.row(group, row, nanos, "ns", "in a process of its own");
     }

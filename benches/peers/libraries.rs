@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
 use criterion::Criterion;
 use futures_util::FutureExt;
 use google_cloud_auth::credentials::{
@@ -16,6 +16,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Uri};
 use huskarl::authorizer::HttpAuthorizer;
 use huskarl::cache::TokenSource;
 use keyfob::TokenHandle;
+use keyfob_benches::cached::TOKEN_BYTES;
 use keyfob_benches::issuer::{Fetch, Issuer};
 use keyfob_benches::pair;
 use keyfob_benches::peers::aws::Identities;
@@ -75,6 +76,47 @@ impl Libraries {
             aws,
             azure,
         })
+    }
+
+    /// Whether each of them has a header of the same length: what is measured is the same, and no error.
+    pub async fn check(&self) -> Result<()> {
+        let mut handle = self.handle.clone();
+        let ours = handle
+            .get()
+            .ok()
+            .context("none by handle")?
+            .header()
+            .clone();
+        let expected = "Bearer ".len() + TOKEN_BYTES;
+        ensure!(ours.len() == expected, "{} bytes by handle", ours.len());
+        let Ours {
+            broker,
+            caller,
+            request,
+        } = &self.ours;
+        let by_key = broker.token(caller, request).await?.token.header().clone();
+        ensure!(by_key == ours, "another one by key");
+        let mut theirs = vec![
+            self.authorizer.get_headers(&Method::GET, &uri()).await?,
+            map(self.aws.header().await.map_err(anyhow::Error::from_boxed)?),
+        ];
+        match self.google.headers(Extensions::new()).await? {
+            CacheableResource::New { data, .. } => theirs.push(data),
+            CacheableResource::NotModified => bail!("nothing was said of what is known"),
+        }
+        for headers in theirs {
+            let length = headers.get(AUTHORIZATION).map(HeaderValue::len);
+            ensure!(length == Some(expected), "{length:?} bytes");
+        }
+        let again = self.google.headers(self.unmodified_since()).await?;
+        let known = matches!(again, CacheableResource::NotModified);
+        ensure!(known, "the tag is not of its token");
+        let tokens = self.google_tokens.access_token().await?;
+        ensure!(tokens.token.len() == TOKEN_BYTES, "another length");
+        let mut asking = Asking::new();
+        self.azure.send(&mut asking).await?;
+        ensure!(asking.header_bytes() == expected, "another length");
+        Ok(())
     }
 
     /// What each of them hands out first.
@@ -142,7 +184,7 @@ impl Libraries {
                 issued.map(|issued| map(issued.token.header().clone()))
             });
         });
-        let uri = Uri::from_static("https://127.0.0.1/");
+        let uri = uri();
         group.bench_function("huskarl, get_headers", |b| {
             b.to_async(runtime)
                 .iter(|| self.authorizer.get_headers(&Method::GET, &uri));
@@ -152,20 +194,13 @@ impl Libraries {
                 .iter(|| self.google.headers(Extensions::new()));
         });
         group.bench_function("google-cloud-auth, headers, unmodified since", |b| {
-            b.to_async(runtime).iter(|| {
-                let mut extensions = Extensions::new();
-                extensions.insert(self.google_tag.clone());
-                self.google.headers(extensions)
-            });
+            b.to_async(runtime)
+                .iter(|| self.google.headers(self.unmodified_since()));
         });
         group.bench_function("aws-smithy-runtime, identity and a header of it", |b| {
             b.to_async(runtime).iter(|| self.aws.header());
         });
         group.bench_function("azure_core, policy (transport included)", |b| {
-            runtime.block_on(async {
-                let mut asking = Asking::new();
-                self.azure.send(&mut asking).await.expect("it has a token");
-            });
             b.to_async(runtime).iter_custom(async |iterations| {
                 let mut asking = Asking::new();
                 timed(iterations, async || self.azure.send(&mut asking).await).await
@@ -178,6 +213,12 @@ impl Libraries {
             });
         });
         group.finish();
+    }
+
+    fn unmodified_since(&self) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(self.google_tag.clone());
+        extensions
     }
 
     pub fn two_threads(&self, c: &mut Criterion, runtime: &Runtime) {
@@ -229,6 +270,11 @@ impl Libraries {
         });
         group.finish();
     }
+}
+
+/// Nobody is there; it is never asked.
+fn uri() -> Uri {
+    Uri::from_static("https://127.0.0.1/")
 }
 
 /// What the libraries make for each request.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::error::ErrorKind;
-use azure_core::http::headers::Headers;
+use azure_core::http::headers::{AUTHORIZATION, Headers};
 use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
 use azure_core::http::policies::{Policy, PolicyResult};
 use azure_core::http::{AsyncRawResponse, Context, Method, Request, StatusCode};
@@ -86,6 +86,12 @@ impl Asking {
             context: Context::new(),
             request: Request::new(url, Method::Get),
         }
+    }
+
+    /// How long the header is that the policy put in; 0: none.
+    pub fn header_bytes(&self) -> usize {
+        let header = self.request.headers().get_optional_str(&AUTHORIZATION);
+        header.map_or(0, str::len)
     }
 }
 
