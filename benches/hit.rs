@@ -13,6 +13,7 @@ use criterion::{Criterion, criterion_group};
 use keyfob::cache::{CoarseClock, SharedTokenHandle};
 use keyfob::model::policy::TokenRequest;
 use keyfob::model::time::{Clock, SystemClock, UnixTime};
+use keyfob_benches::asked::Asked;
 use keyfob_benches::cached::{self, Cached, Plain, Still};
 use keyfob_benches::draw::Draw;
 use keyfob_benches::pair;
@@ -33,38 +34,6 @@ const GROUPS: [&str; 6] = [
     "1,000,000 keys, Zipf",
     "while tokens change",
 ];
-
-/// Asks one question after the other, round and round.
-struct Asked {
-    requests: Arc<[TokenRequest]>,
-    at: usize,
-}
-
-impl Asked {
-    fn new(keys: &[usize]) -> Self {
-        Self {
-            requests: keys.iter().map(|&key| cached::request(key)).collect(),
-            at: 0,
-        }
-    }
-
-    /// The same questions from somewhere else on, for another thread.
-    fn elsewhere(&self) -> Self {
-        Self {
-            requests: Arc::clone(&self.requests),
-            at: self.requests.len() / 2,
-        }
-    }
-
-    #[inline]
-    fn next(&mut self) -> &TokenRequest {
-        self.at += 1;
-        if self.at == self.requests.len() {
-            self.at = 0;
-        }
-        &self.requests[self.at]
-    }
-}
 
 /// Looks up, reads the clock, compares the end, and lends the value.
 #[inline]
@@ -192,8 +161,7 @@ fn one_size(c: &mut Criterion, keys: usize, ways: &[(&str, Vec<usize>)]) {
         });
         group.bench_function("with (borrow), two threads", |b| {
             b.iter_custom(|iterations| {
-                let (mut one, mut other) = (asked.elsewhere(), asked.elsewhere());
-                one.at = 0;
+                let (mut one, mut other) = (asked.clone(), asked.elsewhere());
                 pair::alike(
                     iterations,
                     || {

@@ -1,0 +1,392 @@
+//! Many callers want one token at once, and there is none: how often is the issuer asked, and how long does the last of them
+//! wait? Cold; after the first token ended; and with an issuer that fails.
+//!
+//! The issuer is on loopback, takes 50 ms for an answer and counts. Everybody makes real requests to it. Whoever is not done
+//! after the limit is left, and its row says how far it came. All callers are tasks of one runtime with a thread for each
+//! core; those of Go are goroutines in a process of their own. `google-cloud-auth` begins to fetch when it is set up, not
+//! when it is asked, and renews so early that nobody comes after the end: it has no row there.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dashmap::DashMap;
+use http::Extensions;
+use huskarl::cache::TokenSource;
+use keyfob::model::time::{Clock, SystemClock};
+use keyfob_benches::issuer::{Fetch, Issuer};
+use keyfob_benches::peers::aws::Identities;
+use keyfob_benches::peers::azure::{Asking, Pipeline};
+use keyfob_benches::peers::caches::{Ends, Held};
+use keyfob_benches::peers::go::Go;
+use keyfob_benches::peers::ours::Ours;
+use keyfob_benches::peers::{self, google, huskarl as huskarl_peer};
+use keyfob_benches::record::Record;
+use quick_cache::sync::{EntryAction, EntryResult};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long the issuer takes for an answer.
+const TAKES: Duration = Duration::from_millis(50);
+/// A hundred times that: whoever takes longer has shown how it does it.
+const LIMIT: Duration = Duration::from_secs(5);
+/// The life of the token that ends before the herd comes.
+const FIRST_SECS: u64 = 2;
+/// From that token to the herd: the token is over, whatever is rounded.
+const OVER: Duration = Duration::from_millis(FIRST_SECS * 1_000 + 200);
+/// Caches are asked for this one.
+const KEY: &str = "acme";
+
+/// What the callers find.
+#[derive(Clone, Copy, PartialEq)]
+enum Scene {
+    Cold,
+    Expired,
+    Failing,
+}
+
+/// How one run went.
+struct Outcome {
+    calls: u64,
+    answered: u64,
+    failed: u64,
+    took: Duration,
+}
+
+/// What a caller does: gets a token.
+trait Ask: Future<Output = Result<(), String>> + Send + 'static {}
+
+impl<F: Future<Output = Result<(), String>> + Send + 'static> Ask for F {}
+
+/// An issuer for one run, and the shortest way to it.
+struct Stage {
+    scene: Scene,
+    issuer: Issuer,
+    fetch: Fetch,
+}
+
+// === impl Scene ===
+
+impl Scene {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "10,000 callers, cold",
+            Self::Expired => "10,000 callers, after the end",
+            Self::Failing => "1,000 callers, failing issuer",
+        }
+    }
+
+    fn callers(self) -> usize {
+        match self {
+            Self::Cold | Self::Expired => 10_000,
+            Self::Failing => 1_000,
+        }
+    }
+
+    /// How often each is run: the median counts, and the most calls. Waiting for a token's end takes its time.
+    fn runs(self) -> usize {
+        match self {
+            Self::Cold | Self::Failing => 9,
+            Self::Expired => 3,
+        }
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    async fn new(scene: Scene) -> Result<Self> {
+        let issuer = Issuer::start(TAKES)?;
+        if scene == Scene::Expired {
+            issuer.next_lives(FIRST_SECS);
+        }
+        issuer.fail(scene == Scene::Failing);
+        let fetch = Fetch::connect(&issuer).await?;
+        Ok(Self {
+            scene,
+            issuer,
+            fetch,
+        })
+    }
+
+    /// Has all callers come at once.
+    async fn herd<F: Ask>(&self, ask: impl Fn() -> F) -> Result<Outcome> {
+        if self.scene == Scene::Expired {
+            ask().await.map_err(anyhow::Error::msg)?;
+            sleep(OVER).await;
+        }
+        let before = self.issuer.calls();
+        let start = Instant::now();
+        let mut callers: JoinSet<Result<(), String>> =
+            (0..self.scene.callers()).map(|_| ask()).collect();
+        let (mut answered, mut failed) = (0, 0);
+        while let Ok(Some(got)) = timeout_at(start + LIMIT, callers.join_next()).await {
+            answered += 1;
+            if let Err(error) = got? {
+                failed += 1;
+                // With an issuer that works it says more about how it was set up than about who was asked.
+                ensure!(self.scene == Scene::Failing, "{error}");
+            }
+        }
+        let took = start.elapsed();
+        callers.shutdown().await;
+        Ok(Outcome {
+            calls: self.issuer.calls() - before,
+            answered,
+            failed,
+            took,
+        })
+    }
+
+    async fn ours(&self) -> Result<Outcome> {
+        let ours = Ours::new(&self.issuer).await?;
+        let outcome = self.herd(|| {
+            let ours = ours.clone();
+            async move { told(ours.broker.token(&ours.caller, &ours.request).await) }
+        });
+        let outcome = outcome.await;
+        ours.broker.shutdown(Duration::from_secs(1)).await;
+        outcome
+    }
+
+    async fn huskarl(&self) -> Result<Outcome> {
+        let tokens = huskarl_peer::tokens(&self.issuer, self.fetch.clone())?;
+        let ask = || {
+            let tokens = Arc::clone(&tokens);
+            async move { told(tokens.token().await) }
+        };
+        self.herd(ask).await
+    }
+
+    async fn google(&self) -> Result<Outcome> {
+        let credentials = google::credentials(&self.issuer)?;
+        let ask = || {
+            let credentials = credentials.clone();
+            async move { told(credentials.headers(Extensions::new()).await) }
+        };
+        self.herd(ask).await
+    }
+
+    async fn aws(&self) -> Result<Outcome> {
+        let identities = Arc::new(Identities::new(self.fetch.clone())?);
+        let ask = || {
+            let identities = Arc::clone(&identities);
+            async move { told(identities.identity().await) }
+        };
+        self.herd(ask).await
+    }
+
+    async fn azure(&self) -> Result<Outcome> {
+        let pipeline = Pipeline::new(self.fetch.clone());
+        let ask = || {
+            let pipeline = pipeline.clone();
+            async move { told(pipeline.send(&mut Asking::new()).await) }
+        };
+        self.herd(ask).await
+    }
+
+    async fn moka(&self) -> Result<Outcome> {
+        let cache = moka::future::Cache::builder()
+            .max_capacity(1_000)
+            .expire_after(Ends)
+            .build_with_hasher(foldhash::quality::RandomState::default());
+        let ask = || {
+            let (cache, fetch) = (cache.clone(), self.fetch.clone());
+            async move { told(cache.try_get_with(KEY, Held::fetch(&fetch)).await) }
+        };
+        self.herd(ask).await
+    }
+
+    /// Entries have no end of their own: the value is looked at, and replaced under the guard, as `entry_async` has it.
+    async fn quick_cache(&self) -> Result<Outcome> {
+        let cache = Arc::new(quick_cache::sync::Cache::<String, Arc<Held>>::new(1_000));
+        let ask = || {
+            let (cache, fetch) = (Arc::clone(&cache), self.fetch.clone());
+            async move {
+                let now = SystemClock.now();
+                if cache.get(KEY).is_some_and(|held| held.is_fresh(now)) {
+                    return Ok(());
+                }
+                let entry = cache.entry_async(KEY, |_, held| {
+                    if held.is_fresh(now) {
+                        EntryAction::Retain(Arc::clone(held))
+                    } else {
+                        EntryAction::ReplaceWithGuard
+                    }
+                });
+                match entry.await {
+                    EntryResult::Retained(_) => Ok(()),
+                    EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => {
+                        told(guard.insert(Held::fetch(&fetch).await.map_err(why)?))
+                    }
+                    EntryResult::Removed(..) | EntryResult::Timeout => Err("not asked for".into()),
+                }
+            }
+        };
+        self.herd(ask).await
+    }
+
+    /// Looks, fetches, inserts: what is written first.
+    async fn naive(&self) -> Result<Outcome> {
+        let cache = Arc::new(DashMap::<String, Arc<Held>>::new());
+        let ask = || {
+            let (cache, fetch) = (Arc::clone(&cache), self.fetch.clone());
+            async move {
+                let now = SystemClock.now();
+                if cache.get(KEY).is_some_and(|held| held.is_fresh(now)) {
+                    return Ok(());
+                }
+                let held = Held::fetch(&fetch).await.map_err(why)?;
+                cache.insert(KEY.to_owned(), held);
+                Ok(())
+            }
+        };
+        self.herd(ask).await
+    }
+
+    fn go(&self, go: &Go) -> Result<Outcome> {
+        let first = u64::from(self.scene == Scene::Expired);
+        let after = if first == 1 { OVER } else { Duration::ZERO };
+        let herd = go.stampede(&self.issuer, self.scene.callers(), after, LIMIT)?;
+        Ok(Outcome {
+            calls: self.issuer.calls() - first,
+            answered: herd.answered,
+            failed: herd.failed,
+            took: herd.took,
+        })
+    }
+}
+
+/// Whether somebody got a token, and why not.
+fn told<T, E: Debug>(got: Result<T, E>) -> Result<(), String> {
+    got.map(drop).map_err(why)
+}
+
+fn why(error: impl Debug) -> String {
+    format!("{error:?}")
+}
+
+/// How long one answer takes when nobody else asks: what no caller can be quicker than.
+async fn own_time() -> Result<Duration> {
+    let stage = Stage::new(Scene::Cold).await?;
+    let mut all = Vec::new();
+    for _ in 0..Scene::Cold.runs() {
+        let start = Instant::now();
+        stage.fetch.token().await?;
+        all.push(start.elapsed());
+    }
+    all.sort();
+    Ok(all[all.len() / 2])
+}
+
+/// Runs one of them a few times and writes it down.
+fn measure(
+    record: &mut Record,
+    runtime: &Runtime,
+    (scene, own): (Scene, Duration),
+    name: &str,
+    run: impl AsyncFn(&Stage) -> Result<Outcome>,
+) -> Result<()> {
+    let mut outcomes = Vec::new();
+    for _ in 0..scene.runs() {
+        let outcome = runtime.block_on(async { run(&Stage::new(scene).await?).await });
+        let outcome = outcome.with_context(|| format!("{name}, {}", scene.name()))?;
+        let over = outcome.took >= LIMIT;
+        outcomes.push(outcome);
+        if over {
+            break;
+        }
+    }
+    outcomes.sort_by_key(|outcome| outcome.took);
+    let most = outcomes.iter().map(|outcome| outcome.calls).max();
+    let Outcome {
+        answered,
+        failed,
+        took,
+        ..
+    } = outcomes[outcomes.len() / 2];
+    let ratio = took.as_secs_f64() / own.as_secs_f64();
+    let callers = scene.callers() as u64;
+    let mut note = format!("{ratio:.2} × the issuer's own time, {failed} errors");
+    if answered < callers {
+        note = format!("stopped: {answered} of {callers} answered, {failed} with errors");
+    }
+    let calls = most.context("it ran")? as f64;
+    record.row(
+        &format!("{}: issuer calls", scene.name()),
+        name,
+        calls,
+        "calls",
+        "",
+    );
+    let group = format!("{}: until the last is answered", scene.name());
+    record.row(&group, name, took.as_secs_f64() * 1e3, "ms", &note);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let go = Go::build()?;
+    let runtime = Runtime::new()?;
+    let own = runtime.block_on(own_time())?;
+    let mut record = Record::new("stampede");
+    record.versions = peers::versions();
+    record.versions.push(go.version.clone());
+    for scene in [Scene::Cold, Scene::Expired, Scene::Failing] {
+        let group = format!("{}: until the last is answered", scene.name());
+        let floor = "floor: the issuer's own time, one caller";
+        record.row(&group, floor, own.as_secs_f64() * 1e3, "ms", "");
+        let at = (scene, own);
+        let (record, runtime) = (&mut record, &runtime);
+        measure(record, runtime, at, "keyfob, Broker::token", Stage::ours)?;
+        measure(record, runtime, at, "huskarl, token", Stage::huskarl)?;
+        if scene != Scene::Expired {
+            measure(
+                record,
+                runtime,
+                at,
+                "google-cloud-auth, headers",
+                Stage::google,
+            )?;
+        }
+        measure(
+            record,
+            runtime,
+            at,
+            "aws-smithy-runtime, identity",
+            Stage::aws,
+        )?;
+        measure(record, runtime, at, "azure_core, policy", Stage::azure)?;
+        let run = async |stage: &Stage| stage.go(&go);
+        measure(record, runtime, at, "Go x/oauth2, Token", run)?;
+        measure(record, runtime, at, "moka, try_get_with", Stage::moka)?;
+        measure(
+            record,
+            runtime,
+            at,
+            "quick_cache, entry_async",
+            Stage::quick_cache,
+        )?;
+        measure(
+            record,
+            runtime,
+            at,
+            "dashmap: look, fetch, insert",
+            Stage::naive,
+        )?;
+    }
+    // One table after the other, each in the order in which the rows were measured.
+    let mut order: Vec<String> = Vec::new();
+    for row in &record.rows {
+        if !order.contains(&row.group) {
+            order.push(row.group.clone());
+        }
+    }
+    record
+        .rows
+        .sort_by_key(|row| order.iter().position(|group| *group == row.group));
+    record.save()?;
+    Ok(())
+}
