@@ -245,9 +245,9 @@ criterion_group! {
 }
 
 fn main() -> anyhow::Result<()> {
+    let mut record = Record::new("hit");
     benches();
     Criterion::default().configure_from_args().final_summary();
-    let mut record = Record::new("hit");
     record.criterion(&GROUPS)?;
     record.save()?;
     Ok(())

@@ -74,6 +74,7 @@ impl Rows for Beside<'_> {
 }
 
 fn main() -> Result<()> {
+    let mut record = Record::new("peers");
     let go = Go::build()?;
     let issuer = Issuer::start(Duration::ZERO)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -102,7 +103,6 @@ fn main() -> Result<()> {
     c.final_summary();
 
     let goes = go.benchmarks(&issuer)?;
-    let mut record = Record::new("peers");
     record.versions = peers::versions();
     record.versions.push(go.version.clone());
     for (group, name, threads, row) in [

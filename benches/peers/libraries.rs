@@ -134,6 +134,9 @@ impl Libraries {
             caller,
             request,
         } = &self.ours;
+        group.bench_function("keyfob, Broker::with_token, by key (borrow)", |b| {
+            b.iter(|| broker.with_token(caller, black_box(request), |token, _| token.generation()));
+        });
         group.bench_function("keyfob, Broker::token, by key", |b| {
             b.to_async(runtime)
                 .iter(async || broker.token(caller, black_box(request)).await);
@@ -172,6 +175,12 @@ impl Libraries {
             caller,
             request,
         } = &self.ours;
+        group.bench_function("keyfob, Broker::with_token, by key, header cloned", |b| {
+            b.iter(|| {
+                let request = black_box(request);
+                broker.with_token(caller, request, |token, _| token.header().clone())
+            });
+        });
         group.bench_function("keyfob, Broker::token, by key, header cloned", |b| {
             b.to_async(runtime).iter(async || {
                 let issued = broker.token(caller, black_box(request)).await;
@@ -246,6 +255,10 @@ impl Libraries {
             caller,
             request,
         } = &self.ours;
+        row("keyfob, Broker::with_token, by key (borrow)", &|| {
+            let read = broker.with_token(caller, black_box(request), |token, _| token.generation());
+            read.is_some()
+        });
         row("keyfob, Broker::token, by key", &|| {
             at_once(broker.token(caller, black_box(request))).is_ok()
         });

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -48,14 +49,22 @@ pub struct Record {
     pub curves: Vec<Curve>,
     /// Versions of whoever was measured beside us, as they print them.
     pub versions: Vec<String>,
+    /// When it was begun: what criterion kept from before is not of this run.
+    #[serde(skip)]
+    since: Option<SystemTime>,
 }
 
 // === impl Record ===
 
 impl Record {
-    /// An empty one.
+    /// An empty one. To be made before anything is measured.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "compared with when files were written"
+    )]
     pub fn new(suite: &str) -> Self {
         Self {
+            since: Some(SystemTime::now()),
             suite: suite.to_owned(),
             ..Self::default()
         }
@@ -82,7 +91,8 @@ impl Record {
             let folder = target().join("criterion").join(group);
             let mut found = Vec::new();
             collect(&folder, &mut found)?;
-            anyhow::ensure!(!found.is_empty(), "nothing in {}", folder.display());
+            found.retain(|(written, ..)| self.since.is_none_or(|since| *written >= since));
+            anyhow::ensure!(!found.is_empty(), "nothing new in {}", folder.display());
             // Criterion keeps no order; files are written in the order in which the rows ran.
             found.sort_by_key(|(written, ..)| *written);
             for (_, name, median) in found {
@@ -158,7 +168,7 @@ pub fn target() -> PathBuf {
 }
 
 /// What criterion tells of one row.
-type Found = (std::time::SystemTime, String, f64);
+type Found = (SystemTime, String, f64);
 
 fn collect(folder: &Path, found: &mut Vec<Found>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -197,7 +207,8 @@ mod tests {
         let mut record = Record::new("a-suite-of-tests");
         record.row("lookups", "ours", 1.5, "ns", "");
         let path = record.save().unwrap();
-        assert_eq!(Record::load("a-suite-of-tests").unwrap(), Some(record));
+        let loaded = Record::load("a-suite-of-tests").unwrap().unwrap();
+        assert_eq!((loaded.suite, loaded.rows), (record.suite, record.rows));
         fs::remove_file(path).unwrap();
         assert_eq!(Record::load("a-suite-of-tests").unwrap(), None);
     }
