@@ -128,7 +128,7 @@ fn a_handle_lets_go_of_a_token_that_was_replaced_or_withdrawn() {
     world.publish("b", 1, 61);
     handle.get().unwrap();
     // Other tests read at the same time, and what any thread is reading is freed a little later.
-    let freed = (0..10_000).any(|_| {
+    let freed = (0..1_000_000).any(|_| {
         sdd::Guard::new().accelerate();
         std::thread::yield_now();
         first.upgrade().is_none()
