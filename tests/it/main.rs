@@ -6,6 +6,7 @@
 )]
 
 mod aftermath;
+mod batch;
 mod bursts;
 mod crash;
 mod credentials;

@@ -1,6 +1,6 @@
 //! The broker: the story of a token, a screen per verb.
 //!
-//! Here: what a caller asks (`token`, `reject`, `handle`). Beside it: how a broker is set up (`setup`), what operators do
+//! Here: what a caller asks (`token`, `reject`, and beside it `tokens` in `many`, `handle`). Also beside it: how a broker is set up (`setup`), what operators do
 //! (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
 
 mod assemble;
@@ -8,6 +8,7 @@ mod credentials;
 mod handle;
 mod listing;
 mod look;
+mod many;
 mod operate;
 mod probe;
 mod recover;
@@ -82,19 +83,33 @@ impl Broker {
         request: &TokenRequest,
     ) -> Result<Issued, Error> {
         let arrived = self.0.now();
-        let entry = match self
-            .0
-            .cache
-            .lookup(principal, request, self.0.epoch.current(), arrived)
+        let known = self.look_up(principal, request, arrived);
+        self.settle(known, principal, request, arrived).await
+    }
+
+    /// What a remembered decision leads to.
+    fn look_up(&self, principal: &Principal, request: &TokenRequest, now: UnixTime) -> Option<Hit> {
+        let core = &self.0;
+        core.cache
+            .lookup(principal, request, core.epoch.current(), now)
+    }
+
+    /// The token of a hit, or else the one that is obtained.
+    async fn settle(
+        &self,
+        known: Option<Hit>,
+        principal: &Principal,
+        request: &TokenRequest,
+        arrived: UnixTime,
+    ) -> Result<Issued, Error> {
+        if let Some(Hit::Fresh {
+            token,
+            max_lifetime,
+        }) = known
         {
-            Some(Hit::Fresh {
-                token,
-                max_lifetime,
-            }) => {
-                return Ok(issue(token, max_lifetime, arrived));
-            }
-            known => self.entry(known, principal, request, arrived).await?,
-        };
+            return Ok(issue(token, max_lifetime, arrived));
+        }
+        let entry = self.entry(known, principal, request, arrived).await?;
         let token = self.obtain(&entry, request.min_validity, arrived).await?;
         Ok(issue(token, entry.decision.max_lifetime, self.0.now()))
     }
@@ -116,9 +131,7 @@ impl Broker {
     ) -> Result<(Issued, RejectOutcome), Error> {
         let core = &self.0;
         let now = core.now();
-        let known = core
-            .cache
-            .lookup(principal, request, core.epoch.current(), now);
+        let known = self.look_up(principal, request, now);
         let entry = self.entry(known, principal, request, now).await?;
         let slot = &entry.pin;
         if slot.current().is_none() {
@@ -373,15 +386,20 @@ enum Judged {
 }
 
 fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime) -> Issued {
-    let expires = match max_lifetime {
-        Some(max) => token.expires().min(now.plus(max)),
-        None => token.expires(),
-    };
+    let expires = ends(&token, max_lifetime, now);
     let scopes = token.scopes().clone();
     Issued {
         token,
         expires,
         scopes,
+    }
+}
+
+/// The end that a caller is told: the token's, or the permit's when that comes first.
+fn ends(token: &AccessToken, max_lifetime: Option<Duration>, now: UnixTime) -> UnixTime {
+    match max_lifetime {
+        Some(max) => token.expires().min(now.plus(max)),
+        None => token.expires(),
     }
 }
 

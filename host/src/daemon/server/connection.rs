@@ -7,11 +7,12 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::routing::Router;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,8 +27,10 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use super::Front;
+use super::answer::Reply;
+use super::data::{self, Call};
 use super::listen::Listener;
+use super::{Front, Served};
 use crate::daemon::authn::{Peer, San};
 
 /// Open connections of one plane: each costs some tens of KiB at most; more wait in the kernel's queue.
@@ -54,7 +57,7 @@ pub struct Plane {
     /// Where connections come from.
     pub listener: Listener,
     /// What they get.
-    pub router: Router,
+    pub served: Served,
 }
 
 /// Every open connection of the process, and how to end them.
@@ -62,7 +65,20 @@ pub struct Plane {
 pub struct Connections {
     tracker: TaskTracker,
     drain: CancellationToken,
+    /// Set just before `drain` is: what every answer looks at without a lock.
+    draining: Arc<AtomicBool>,
     stop: CancellationToken,
+}
+
+/// One connection, as each of its requests sees it.
+struct Conversation {
+    served: Served,
+    peer: Peer,
+    draining: Arc<AtomicBool>,
+    /// Set by the first request.
+    spoke: AtomicBool,
+    /// Told of the first request.
+    first: CancellationToken,
 }
 
 /// Runs what hyper spawns (HTTP/2 streams) under the tracker.
@@ -96,7 +112,7 @@ impl Connections {
                     Ok(accepted) => {
                         let connection =
                             self.clone()
-                                .serve(accepted, plane.router.clone(), front.clone());
+                                .serve(accepted, plane.served.clone(), front.clone());
                         self.tracker.spawn(async move {
                             connection.await;
                             drop(slot);
@@ -121,6 +137,7 @@ impl Connections {
     ///
     /// Draining cannot be taken back; dropping this only stops the waiting.
     pub async fn finish(&self, within: Duration) -> bool {
+        self.draining.store(true, Ordering::Release);
         self.drain.cancel();
         self.tracker.close();
         let finished = tokio::time::timeout(within, self.tracker.wait())
@@ -135,25 +152,18 @@ impl Connections {
         self.stop.cancel();
     }
 
-    async fn serve(self, accepted: Accepted, router: Router, front: Arc<Front>) {
+    async fn serve(self, accepted: Accepted, served: Served, front: Arc<Front>) {
         match accepted {
             Accepted::Unix(io) => {
                 let uid = io.peer_cred().ok().map(|peer| peer.uid());
-                self.serve_http(
-                    io,
-                    Peer {
-                        uid,
-                        ..Peer::default()
-                    },
-                    router,
-                )
-                .await;
+                let names = Arc::default();
+                self.serve_http(io, Peer { uid, names }, served).await;
             }
             Accepted::Tcp(io) => {
                 // Answers are small and written whole: waiting to fill a packet would only delay them.
                 let _ = io.set_nodelay(true);
                 let Some(tls) = front.live().tls.clone() else {
-                    return self.serve_http(io, Peer::default(), router).await;
+                    return self.serve_http(io, Peer::default(), served).await;
                 };
                 let handshake = TlsAcceptor::from(tls).accept(io);
                 let Ok(Ok(io)) = tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await else {
@@ -167,36 +177,27 @@ impl Connections {
                 let names = certificate
                     .map(|certificate| San::all_of(certificate))
                     .unwrap_or_default();
-                self.serve_http(io, Peer { uid: None, names }, router).await;
+                self.serve_http(io, Peer { uid: None, names }, served).await;
             }
         }
     }
 
-    async fn serve_http<IO>(self, io: IO, peer: Peer, router: Router)
+    async fn serve_http<IO>(self, io: IO, peer: Peer, served: Served)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let late = self.drain.is_cancelled();
-        let spoke = CancellationToken::new();
+        let late = self.draining.load(Ordering::Acquire);
+        let conversation = Arc::new(Conversation {
+            served,
+            peer,
+            draining: self.draining.clone(),
+            spoke: AtomicBool::new(false),
+            first: CancellationToken::new(),
+        });
         let service = service_fn(|request: Request<Incoming>| {
-            spoke.cancel();
-            let drain = self.drain.clone();
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer.clone());
-            let one = request.version() < http::Version::HTTP_2;
             let span = tracing::debug_span!("http", method = %request.method(), path = request.uri().path());
-            let router = router.clone();
-            let answer = async move {
-                let mut response = match router.oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                };
-                if one && drain.is_cancelled() {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
-                Ok::<_, Infallible>(response)
-            };
+            let conversation = conversation.clone();
+            let answer = async move { Ok::<_, Infallible>(conversation.answer(request).await) };
             answer.instrument(span)
         });
         let mut http = auto::Builder::new(Tracked(self.tracker.clone()));
@@ -214,14 +215,14 @@ impl Connections {
         let silent = async {
             // Until hyper knows which HTTP it speaks, none of its own timeouts runs.
             tokio::time::sleep(FIRST_REQUEST_WITHIN).await;
-            if spoke.is_cancelled() {
+            if conversation.spoke.load(Ordering::Acquire) {
                 std::future::pending::<()>().await;
             }
         };
         let wind_down = async {
             self.drain.cancelled().await;
             if late {
-                spoke.cancelled().await;
+                conversation.first.cancelled().await;
             }
         };
         tokio::select! {
@@ -231,6 +232,42 @@ impl Connections {
             () = wind_down => connection.as_mut().graceful_shutdown(),
         }
         let _ = connection.await;
+    }
+}
+
+// === impl Conversation ===
+
+impl Conversation {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        if !self.spoke.swap(true, Ordering::AcqRel) {
+            self.first.cancel();
+        }
+        let one = request.version() < http::Version::HTTP_2;
+        let mut response = match &self.served {
+            // Nearly everything that a data plane is asked: the router would find the same function, and cost more than it.
+            Served::Data(front, router) => match Call::of(request.method(), request.uri().path()) {
+                Some(call) => {
+                    let answer = data::answer(front, call, &self.peer, request).await;
+                    answer.map(|body| Reply::Whole(Some(body)))
+                }
+                None => self.routed(router, request).await,
+            },
+            Served::Routed(router) => self.routed(router, request).await,
+        };
+        if one && self.draining.load(Ordering::Acquire) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    async fn routed(&self, router: &Router, request: Request<Incoming>) -> Response<Reply> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer.clone());
+        match Box::pin(router.clone().oneshot(request)).await {
+            Ok(response) => response.map(Reply::Routed),
+            Err(never) => match never {},
+        }
     }
 }
 

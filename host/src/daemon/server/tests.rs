@@ -68,8 +68,9 @@ struct Answer {
     body: Value,
 }
 
-async fn ask(plane: Router, request: Request<Body>) -> Answer {
-    let response = plane.oneshot(request).await.unwrap();
+async fn ask(plane: Served, request: Request<Body>) -> Answer {
+    let (Served::Data(_, router) | Served::Routed(router)) = plane;
+    let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -467,7 +468,7 @@ async fn slow_plane(go: Arc<tokio::sync::Notify>) -> (Plane, std::net::SocketAdd
         Plane {
             name: "data",
             listener,
-            router,
+            served: Served::Routed(router),
         },
         address,
     )
@@ -586,7 +587,7 @@ async fn a_unix_peer_is_known_by_its_user() {
     let plane = Plane {
         name: "data",
         listener,
-        router: data_plane(front.clone()),
+        served: data_plane(front.clone()),
     };
     let connections = Connections::default();
     let clients = async {
