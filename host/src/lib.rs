@@ -120,6 +120,7 @@
 //! | key → slot, decision → slot | `cache::Cache` `slots`, `asks` | papaya maps: readers take no lock | new and leaving keys, under the accounts | no |
 //! | who brought in what | `cache::Cache` `accounts` | `Mutex` | a new key or decision, an eviction | no |
 //! | slot numbers; decisions a caller holds | `cache` `next_slot`, `asks` | atomics | a new key; a new or leaving decision | no |
+//! | who watches which key; what each watch has to look at | `watchers::Watchers` `put_up`; `Bell` `marks` | `Mutex`; one a watch, taken inside the first | a watch that comes, goes or finds another key; publish, withdraw, another policy | no |
 //! | generation, end, due time, last use, pins of a key | `cache::Slot` | atomics; the first two change under the cell | publish, withdraw, close; plan; a hit, once a second | no |
 //! | token, failure, rejections, permit of a key | `cache::Slot` `cell` | `RwLock`, a leaf | publish, withdraw, close, reject, fail, permit | no |
 //! | copies of a shared handle | `cache::SharedTokenHandle` | one `Mutex` a copy | its threads | no |
@@ -156,6 +157,7 @@
 //! | whether a request's body was handed over | `upstream`, one request | atomic | the connection | no |
 //! | callers, operators, certificates in force | `daemon::server::Front` `live` | `RwLock<Arc<_>>` | reload | no |
 //! | draining; notices this second | `daemon::server::Front` | atomics | shutdown; refused requests | no |
+//! | that one of them changed | `daemon::server::Front` `changes` | tokio `watch` | reload, shutdown | yes: watches do |
 //! | connections | `daemon::server::Connections` | `TaskTracker`, two `CancellationToken`s, a `Semaphore` a plane | accept, drain | yes: a queue |
 //! | where lines and spans go | `daemon::logging` | the global subscriber, set once | start | no |
 //! | tallies of the demo | `daemon::demo` | atomics | its callers | no |
@@ -186,10 +188,11 @@ mod refresh;
 mod revoke;
 mod shim;
 mod unsaved;
+mod watchers;
 
 pub use broker::{
     Broker, BrokerSettings, Builder, Issued, PolicySettings, Readiness, RejectOutcome,
-    RejectReport, StartError, SwapError, Swapped, TokenHandle,
+    RejectReport, StartError, SwapError, Swapped, TokenHandle, Watch, WatchEvent,
 };
 pub use cache::{CacheLimits, NotReady};
 pub use model::error::{Error, ErrorKind, Retry};

@@ -18,6 +18,7 @@ mod planes;
 mod secrecy;
 mod store;
 mod tending;
+mod watch;
 mod wire;
 
 /// An issuer in this process, and what a Keyfob in front of it is started with.

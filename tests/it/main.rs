@@ -31,3 +31,4 @@ mod swaps;
 mod tidy;
 mod upstream;
 mod warm;
+mod watch;

@@ -72,20 +72,20 @@ impl Broker {
             .collect()
     }
 
-    /// Shows `read` a token that is in memory and needs nothing, with the end that this caller is told. `None` means: ask
-    /// [`Broker::token`]. `read` must not wait.
+    /// Shows `read` a token that is in memory and needs nothing, with the end that this caller is told and the time that it
+    /// is. `None` means: ask [`Broker::token`]. `read` must not wait.
     pub(crate) fn hit<R>(
         &self,
         principal: &Principal,
         request: &TokenRequest,
-        now: UnixTime,
-        read: impl FnOnce(&AccessToken, UnixTime) -> R,
+        read: impl FnOnce(&AccessToken, UnixTime, UnixTime) -> R,
     ) -> Option<R> {
         let core = &self.0;
-        let epoch = core.epoch.current();
+        let (epoch, now) = (core.epoch.current(), core.coarse.latest());
         core.cache
             .with(principal, request, epoch, now, |token, decision| {
-                read(token, ends(token, decision.max_lifetime, now))
+                let expires = ends(token.expires(), decision.max_lifetime, now);
+                read(token, expires, now)
             })
     }
 }

@@ -1,6 +1,6 @@
 //! The broker: the story of a token, a screen per verb.
 //!
-//! Here: what a caller asks (`token`, `reject`, and beside it `tokens` in `many`, `handle`). Also beside it: how a broker is set up (`setup`), what operators do
+//! Here: what a caller asks (`token`, `reject`, and beside it `tokens` in `many`, `handle`, `watch`). Also beside it: how a broker is set up (`setup`), what operators do
 //! (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
 
 mod assemble;
@@ -16,6 +16,7 @@ mod setup;
 mod status;
 mod transport;
 mod upkeep;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use status::{
     ProviderStatus, Readiness, RejectOutcome, RejectReport, RevokeOutcome, SetupMistake, Shredded,
     StartError, SwapError, Swapped,
 };
+pub use watch::{Watch, WatchEvent};
 
 use crate::authorize::{Denial, authorize};
 use crate::cache::{Decision, Full, Hit, Pin, Rejection as Ruling, Slot};
@@ -386,7 +388,7 @@ enum Judged {
 }
 
 fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime) -> Issued {
-    let expires = ends(&token, max_lifetime, now);
+    let expires = ends(token.expires(), max_lifetime, now);
     let scopes = token.scopes().clone();
     Issued {
         token,
@@ -396,11 +398,8 @@ fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime)
 }
 
 /// The end that a caller is told: the token's, or the permit's when that comes first.
-fn ends(token: &AccessToken, max_lifetime: Option<Duration>, now: UnixTime) -> UnixTime {
-    match max_lifetime {
-        Some(max) => token.expires().min(now.plus(max)),
-        None => token.expires(),
-    }
+fn ends(expires: UnixTime, max_lifetime: Option<Duration>, now: UnixTime) -> UnixTime {
+    max_lifetime.map_or(expires, |max| expires.min(now.plus(max)))
 }
 
 fn denied(core: &Core, principal: &Principal, request: &TokenRequest, denial: Denial) -> Error {

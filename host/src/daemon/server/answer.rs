@@ -1,18 +1,13 @@
-//! How a token is written on the wire (RFC 6749, section 5.1, and what else Keyfob knows of it), and the form in which
-//! answers leave this room.
+//! How a token is written on the wire (RFC 6749, section 5.1, and what else Keyfob knows of it).
 //!
 //! A token is written by hand, member by member: what is in it was checked when it was published, so that nothing has to
 //! be looked at again byte by byte.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body as AnyBody;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
-use hyper::body::{Body, Frame, SizeHint};
 
 use super::problem::retry_after;
 use crate::broker::RejectOutcome;
@@ -23,14 +18,6 @@ use crate::model::token::AccessToken;
 const AROUND_BYTES: usize = 192;
 /// Digits of the largest number.
 const DIGITS_MAX: usize = 20;
-
-/// An answer on its way out: whole, or what a router made.
-pub(super) enum Reply {
-    /// Written at once; none when it was taken.
-    Whole(Option<Bytes>),
-    /// Of any kind, a stream perhaps.
-    Routed(AnyBody),
-}
 
 /// How much room [`write_token`] takes, about.
 pub(super) fn room_for(token: &AccessToken) -> usize {
@@ -130,39 +117,6 @@ pub(super) fn told(outcome: &RejectOutcome) -> (&'static str, Option<HeaderValue
         outcome.label(),
         wait.map(|wait: Duration| retry_after(wait)),
     )
-}
-
-// === impl Reply ===
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Routed(body) => Pin::new(body).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Routed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Routed(body) => body.size_hint(),
-        }
-    }
 }
 
 #[cfg(test)]

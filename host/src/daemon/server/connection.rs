@@ -5,9 +5,11 @@
 //! and get one answer each, so that a health check reads "draining" and not "gone". *Stop*: nobody is taken any more.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,15 +23,16 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use super::answer::Reply;
 use super::data::{self, Call};
 use super::listen::Listener;
+use super::reply::{Content, Reply};
 use super::{Front, Served};
 use crate::daemon::authn::{Peer, San};
 
@@ -37,10 +40,13 @@ use crate::daemon::authn::{Peer, San};
 const CONNECTIONS_MAX: usize = 8192;
 /// How long a TLS handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a new connection may stay silent.
-const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// How long a head may take, and how long a connection may idle between two: longer than health checks are apart.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How often a connection is looked at for a sign of life, and how long a new one may stay silent.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Looks in a row without one after which it is closed: a head takes, or a connection idles between two, 30 s or up to
+/// one look longer. That is longer than health checks are apart.
+const QUIET_LOOKS_MAX: u32 = 3;
+/// How often an HTTP/2 client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
 /// The most headers of a request.
 const HEADERS_MAX: usize = 64;
 /// The largest head of a request.
@@ -75,11 +81,20 @@ struct Conversation {
     served: Served,
     peer: Peer,
     draining: Arc<AtomicBool>,
-    /// Set by the first request.
-    spoke: AtomicBool,
     /// Told of the first request.
     first: CancellationToken,
+    /// The first request came.
+    spoke: AtomicBool,
+    /// A request came since somebody looked.
+    asked: AtomicBool,
+    /// It is HTTP/2, which has signs of life of its own.
+    pinged: AtomicBool,
+    /// Answers that are being made or sent.
+    open: AtomicUsize,
 }
+
+/// An answer that is being made or sent.
+struct Open(Arc<Conversation>);
 
 /// Runs what hyper spawns (HTTP/2 streams) under the tracker.
 #[derive(Clone)]
@@ -191,83 +206,132 @@ impl Connections {
             served,
             peer,
             draining: self.draining.clone(),
-            spoke: AtomicBool::new(false),
             first: CancellationToken::new(),
+            spoke: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            pinged: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
         });
         let service = service_fn(|request: Request<Incoming>| {
             let span = tracing::debug_span!("http", method = %request.method(), path = request.uri().path());
-            let conversation = conversation.clone();
-            let answer = async move { Ok::<_, Infallible>(conversation.answer(request).await) };
+            let open = Open::new(&conversation);
+            let answer = async move { Ok::<_, Infallible>(open.answer(request).await) };
             answer.instrument(span)
         });
         let mut http = auto::Builder::new(Tracked(self.tracker.clone()));
+        // Heads and idle connections are timed below: a timer set for each request costs more than finding a token.
         http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            .header_read_timeout(None)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_MAX_BYTES);
         http.http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(HEAD_WITHIN)
+            .keep_alive_interval(PING_EVERY)
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(u32::try_from(HEAD_MAX_BYTES).unwrap_or(u32::MAX));
         let mut connection = pin!(http.serve_connection(TokioIo::new(io), service));
-        let silent = async {
-            // Until hyper knows which HTTP it speaks, none of its own timeouts runs.
-            tokio::time::sleep(FIRST_REQUEST_WITHIN).await;
-            if conversation.spoke.load(Ordering::Acquire) {
-                std::future::pending::<()>().await;
-            }
-        };
-        let wind_down = async {
+        let mut look = pin!(tokio::time::sleep(LOOK_EVERY));
+        let mut wind_down = pin!(async {
             self.drain.cancelled().await;
             if late {
                 conversation.first.cancelled().await;
             }
-        };
-        tokio::select! {
+        });
+        let (mut quiet_looks, mut waiting, mut winding_down) = (0, false, false);
+        poll_fn(|context| {
+            // Both wake this task, which is the same one each time, and say by a word that they did: asking them each time
+            // that a request wakes it would take a lock each time.
+            while (!waiting || look.is_elapsed()) && look.as_mut().poll(context).is_ready() {
+                if !conversation.goes_on(&mut quiet_looks) {
+                    return Poll::Ready(());
+                }
+                look.as_mut().reset(Instant::now() + LOOK_EVERY);
+                waiting = false;
+            }
+            let draining = conversation.draining.load(Ordering::Acquire);
+            if (!waiting || draining) && !winding_down {
+                winding_down = wind_down.as_mut().poll(context).is_ready();
+                if winding_down {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            waiting = true;
             // How a connection ended concerns its client: whatever it asked has been answered or told above.
-            _ = connection.as_mut() => return,
-            () = silent => return,
-            () = wind_down => connection.as_mut().graceful_shutdown(),
-        }
-        let _ = connection.await;
+            connection.as_mut().poll(context).map(drop)
+        })
+        .await;
     }
 }
 
 // === impl Conversation ===
 
 impl Conversation {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        if !self.spoke.swap(true, Ordering::AcqRel) {
+    /// Looks for a sign of life since the last look.
+    fn goes_on(&self, quiet_looks: &mut u32) -> bool {
+        // HTTP/2 asks its client by itself; until the first request nobody knows which HTTP it is.
+        let alive = self.asked.swap(false, Ordering::AcqRel)
+            || self.open.load(Ordering::Acquire) > 0
+            || self.pinged.load(Ordering::Acquire);
+        *quiet_looks = if alive { 0 } else { *quiet_looks + 1 };
+        *quiet_looks < QUIET_LOOKS_MAX && self.spoke.load(Ordering::Acquire)
+    }
+
+    /// Notes that a request came.
+    fn heard(&self, version: http::Version) {
+        self.asked.store(true, Ordering::Release);
+        if !self.spoke.load(Ordering::Acquire) {
+            let pinged = version >= http::Version::HTTP_2;
+            self.pinged.store(pinged, Ordering::Release);
+            self.spoke.store(true, Ordering::Release);
             self.first.cancel();
         }
-        let one = request.version() < http::Version::HTTP_2;
-        let mut response = match &self.served {
-            // Nearly everything that a data plane is asked: the router would find the same function, and cost more than it.
+    }
+
+    async fn routed(&self, router: &Router, request: Request<Incoming>) -> Response<Content> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer.clone());
+        // On the heap, so that the future of the usual call is small.
+        match Box::pin(router.clone().oneshot(request)).await {
+            Ok(response) => response.map(Content::Routed),
+            Err(never) => match never {},
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(conversation: &Arc<Conversation>) -> Self {
+        conversation.open.fetch_add(1, Ordering::AcqRel);
+        Self(conversation.clone())
+    }
+
+    /// Answers a request; what is returned keeps the connection open until it was sent.
+    async fn answer(self, request: Request<Incoming>) -> Response<Reply<Self>> {
+        let version = request.version();
+        self.0.heard(version);
+        let mut response = match &self.0.served {
+            // Nearly everything that a data plane is asked. The router would find the same function, and cost more than it.
             Served::Data(front, router) => match Call::of(request.method(), request.uri().path()) {
                 Some(call) => {
-                    let answer = data::answer(front, call, &self.peer, request).await;
-                    answer.map(|body| Reply::Whole(Some(body)))
+                    let answer = data::answer(front, call, &self.0.peer, request).await;
+                    answer.map(|body| Content::Whole(Some(body)))
                 }
-                None => self.routed(router, request).await,
+                None => self.0.routed(router, request).await,
             },
-            Served::Routed(router) => self.routed(router, request).await,
+            Served::Routed(router) => self.0.routed(router, request).await,
         };
-        if one && self.draining.load(Ordering::Acquire) {
+        if version < http::Version::HTTP_2 && self.0.draining.load(Ordering::Acquire) {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        response
+        response.map(|content| Reply::new(content, self))
     }
+}
 
-    async fn routed(&self, router: &Router, request: Request<Incoming>) -> Response<Reply> {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.peer.clone());
-        match Box::pin(router.clone().oneshot(request)).await {
-            Ok(response) => response.map(Reply::Routed),
-            Err(never) => match never {},
-        }
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

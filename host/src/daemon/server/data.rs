@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::routing::{Router, post};
+use axum::routing::{Router, get, post};
 use bytes::Bytes;
 use http::{Method, Response, header};
 use hyper::body::Body;
 
 use super::answer::{room_for, told, uncached_json, write_json, write_token};
 use super::problem::Problem;
-use super::{Front, body, wanted};
+use super::{Front, body, wanted, watch};
 use crate::broker::Issued;
 use crate::daemon::authn::Peer;
 use crate::model::error::Error;
@@ -24,7 +24,7 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 /// The largest body of a call for many: 4 KiB for each, where an ordinary one takes 100 bytes.
 const BATCH_BODY_MAX_BYTES: usize = TOKENS_MAX * 4 * 1024;
 /// A caller that takes longer to say what it wants is holding a connection.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// The most tokens in one call: enough that framing does not matter any more, and an answer of half a megabyte.
 const TOKENS_MAX: usize = 256;
 
@@ -52,7 +52,8 @@ pub(super) fn routes() -> Router<Arc<Front>> {
         )
     };
     let calls = [Call::Token, Call::Tokens, Call::Reject];
-    calls.into_iter().fold(Router::new(), |router, call| {
+    let routes = Router::new().route("/v1/watch", get(watch::by_query).post(watch::by_body));
+    calls.into_iter().fold(routes, |router, call| {
         router.route(call.path(), served(call))
     })
 }
@@ -105,10 +106,9 @@ async fn token(
     body: &[u8],
 ) -> Result<Response<Bytes>, Problem> {
     let request = wanted::one(body)?;
-    let now = front.clock.now();
     let hit = front
         .broker
-        .hit(principal, &request, now, |token, expires| {
+        .hit(principal, &request, |token, expires, now| {
             let mut out = Vec::with_capacity(room_for(token));
             write_token(&mut out, token, expires, None, now);
             out
@@ -147,7 +147,6 @@ fn tokens_at_hand(
     principal: &Principal,
     requests: &[TokenRequest],
 ) -> Option<Vec<u8>> {
-    let now = front.clock.now();
     let mut out = Vec::new();
     out.extend_from_slice(b"{\"tokens\":[");
     for (at, request) in requests.iter().enumerate() {
@@ -156,7 +155,7 @@ fn tokens_at_hand(
         }
         front
             .broker
-            .hit(principal, request, now, |token, expires| {
+            .hit(principal, request, |token, expires, now| {
                 if at == 0 {
                     // Tokens of one caller are about as long as each other.
                     out.reserve(room_for(token) * requests.len());

@@ -18,7 +18,7 @@ const MEMBERS_MAX: usize = 32;
 /// Room for the members of an ordinary call, so that it takes one allocation.
 const MEMBERS_USUAL: usize = 6;
 /// The most elements of a list that are looked at: as many as the longest list of any call may have.
-const ELEMENTS_MAX: usize = 256;
+const ELEMENTS_MAX: usize = 1024;
 
 /// A JSON object, member by member.
 pub(super) struct Members<'b> {
@@ -76,6 +76,24 @@ impl<'b> Members<'b> {
                 all,
             }),
             _ => Err(no_object("line 1, column 1")),
+        }
+    }
+
+    /// Reads an object that came by itself, as the `at`th of a list.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] that names its place, when it is no JSON object with members of different names.
+    pub(super) fn element(list: &'static str, at: usize, text: &'b str) -> Result<Self, Problem> {
+        match serde_json::from_str(text) {
+            Ok(Value::Object(all)) => Ok(Self {
+                place: Place::Element(list, at),
+                all,
+            }),
+            _ => Err(bad_member(
+                &format!("{list}[{at}]"),
+                "one JSON object with members of different names",
+            )),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Two HTTP planes over one broker: the data plane answers callers, the admin plane answers operators.
 //!
 //! [`Front`] is what both share; `data` and `admin` say what each call means, `problem` what a failure looks like and
-//! `answer` a token, `body`, `json` and `wanted` how input is read. Sockets, TLS and connections are below them and know
+//! `answer` a token, `watch` a stream of events, `body`, `json` and `wanted` how input is read. Sockets, TLS and connections are below them and know
 //! nothing of tokens.
 
 mod admin;
@@ -12,10 +12,12 @@ mod data;
 mod json;
 mod listen;
 mod problem;
+mod reply;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod wanted;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,6 +58,8 @@ pub struct Front {
     live: RwLock<Arc<Live>>,
     /// Set once, when the process was asked to end.
     draining: AtomicBool,
+    /// Grows with each change of the two above.
+    changes: tokio::sync::watch::Sender<u64>,
     /// The second in the upper 32 bits, how many notices it had in the lower.
     notices: AtomicU64,
 }
@@ -162,6 +166,7 @@ impl Front {
             observer,
             live: RwLock::new(Arc::new(live)),
             draining: AtomicBool::new(false),
+            changes: tokio::sync::watch::Sender::new(0),
             notices: AtomicU64::new(0),
         })
     }
@@ -177,11 +182,13 @@ impl Front {
     /// Puts something else in force.
     pub fn replace(&self, live: Live) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// From now on the process is not ready for traffic.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Tells operators something, within a bound.

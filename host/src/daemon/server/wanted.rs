@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::json::Members;
+use super::json::{Members, bad_member, shown};
 use super::problem::Problem;
 use crate::broker::RejectReport;
 use crate::model::key::{Audience, ProviderName, ScopeSet, Subject};
@@ -30,6 +30,29 @@ pub(super) fn many(
     let wanted = members.objects(list, most)?;
     members.finish()?;
     wanted.into_iter().map(token).collect()
+}
+
+/// The tokens that a query asks for: each parameter of this name is one, 1 to `most`.
+pub(super) fn queried(
+    query: Option<&str>,
+    name: &'static str,
+    most: usize,
+) -> Result<Vec<TokenRequest>, Problem> {
+    let mut wanted = Vec::new();
+    for (parameter, text) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if parameter != name {
+            let parameter = shown(&parameter);
+            return Err(Problem::invalid(format!("unknown parameter {parameter}")));
+        }
+        if wanted.len() == most {
+            return Err(bad_member(name, &format!("there at most {most} times")));
+        }
+        wanted.push(token(Members::element(name, wanted.len(), &text)?)?);
+    }
+    match wanted.is_empty() {
+        true => Err(Problem::invalid(format!("`{name}` is missing"))),
+        false => Ok(wanted),
+    }
 }
 
 /// The token that a resource refused, and how.
