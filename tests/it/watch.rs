@@ -257,10 +257,10 @@ async fn a_watched_key_is_renewed_and_kept_though_nobody_asks_for_it() {
             noted.lock().unwrap().push(event);
         }
     });
-    // Longer than an idle key is kept, and than a decision is remembered.
-    let lives = 30;
-    for _ in 0..lives * 12 {
-        hand.pass(life / 12, &stage).await;
+    // Longer than a decision is remembered, and than an unused key is renewed after that.
+    let lives = 20;
+    for _ in 0..lives * 120 {
+        hand.pass(life / 120, &stage).await;
     }
     let heard = heard.lock().unwrap().clone();
     let generations: HashSet<_> = heard

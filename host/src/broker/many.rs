@@ -51,7 +51,8 @@ impl Broker {
         if !missing.is_empty() {
             let obtain = stream::iter(missing).map(async |(at, known)| {
                 let request = &requests[at];
-                (at, self.settle(known, principal, request, arrived).await)
+                let times = [arrived; 2];
+                (at, self.settle(known, principal, request, times).await)
             });
             let mut obtained = obtain.buffer_unordered(MISSES_AT_ONCE);
             while let Some((at, answer)) = obtained.next().await {
@@ -62,7 +63,8 @@ impl Broker {
             for (answer, request) in answers.iter_mut().zip(requests) {
                 if matches!(answer, Some(Ok(issued)) if is_over(issued, now)) {
                     let known = self.look_up(principal, request, now);
-                    *answer = Some(self.settle(known, principal, request, arrived).await);
+                    let times = [now, arrived];
+                    *answer = Some(self.settle(known, principal, request, times).await);
                 }
             }
         }

@@ -86,7 +86,7 @@ impl Broker {
     ) -> Result<Issued, Error> {
         let arrived = self.0.now();
         let known = self.look_up(principal, request, arrived);
-        self.settle(known, principal, request, arrived).await
+        self.settle(known, principal, request, [arrived; 2]).await
     }
 
     /// What a remembered decision leads to.
@@ -96,23 +96,24 @@ impl Broker {
             .lookup(principal, request, core.epoch.current(), now)
     }
 
-    /// The token of a hit, or else the one that is obtained.
+    /// The token of a hit, or else the one that is obtained: as things stand `now`, and with the patience of whoever arrived.
     async fn settle(
         &self,
         known: Option<Hit>,
         principal: &Principal,
         request: &TokenRequest,
-        arrived: UnixTime,
+        [now, arrived]: [UnixTime; 2],
     ) -> Result<Issued, Error> {
         if let Some(Hit::Fresh {
             token,
             max_lifetime,
         }) = known
         {
-            return Ok(issue(token, max_lifetime, arrived));
+            return Ok(issue(token, max_lifetime, now));
         }
-        let entry = self.entry(known, principal, request, arrived).await?;
-        let token = self.obtain(&entry, request.min_validity, arrived).await?;
+        let entry = self.entry(known, principal, request, now).await?;
+        let times = [now, arrived];
+        let token = self.obtain(&entry, request.min_validity, times).await?;
         Ok(issue(token, entry.decision.max_lifetime, self.0.now()))
     }
 
@@ -138,15 +139,15 @@ impl Broker {
         let slot = &entry.pin;
         if slot.current().is_none() {
             // The rejected token may be one that the store kept: it cannot be judged before it is here.
-            self.obtain(&entry, Duration::ZERO, now).await?;
+            self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
         }
         let (token, outcome) = match self.judge(slot, report, now).await {
             Judged::Kept(retry_after) => {
-                let token = self.obtain(&entry, Duration::ZERO, now).await?;
+                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
                 (token, RejectOutcome::Kept { retry_after })
             }
             Judged::Replaced => {
-                let token = self.obtain(&entry, Duration::ZERO, now).await?;
+                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
                 (token, RejectOutcome::AlreadyReplaced)
             }
             Judged::Renew(seen) => {
@@ -276,15 +277,20 @@ impl Broker {
     }
 
     /// The token in the slot, or the one that comes of its flight.
-    async fn obtain(&self, entry: &Entry, min_validity: Duration, now: UnixTime) -> Landed {
+    async fn obtain(
+        &self,
+        entry: &Entry,
+        min_validity: Duration,
+        [now, arrived]: [UnixTime; 2],
+    ) -> Landed {
         match look(&self.0, &entry.pin, min_validity, now) {
             Look::Token(token) => Ok(token),
             // The best there is beats an error; looked at again, for much may have happened while it was waited for.
-            Look::Better(want) => match self.wait(&entry.pin, want, now).await {
+            Look::Better(want) => match self.wait(&entry.pin, want, arrived).await {
                 Ok(token) => Ok(token),
                 Err(error) => entry.pin.servable(self.0.now()).map_err(|_| error),
             },
-            Look::None(want) => self.wait(&entry.pin, want, now).await,
+            Look::None(want) => self.wait(&entry.pin, want, arrived).await,
         }
     }
 

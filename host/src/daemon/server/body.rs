@@ -144,12 +144,15 @@ where
 
 /// Whether the body says that it is JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let kind = kind
-        .and_then(|value| value.split(';').next())
-        .unwrap_or_default();
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return false;
+    };
+    // As nearly all write it.
+    if kind.as_bytes() == b"application/json" {
+        return true;
+    }
+    let kind = kind.to_str().unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/json")
 }
 
