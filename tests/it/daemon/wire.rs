@@ -1,4 +1,4 @@
-//! The ways in which one connection carries many calls: kept alive, pipelined, HTTP/2 in the clear and over TLS.
+//! The ways in which one connection carries many calls: kept alive, pipelined, in pieces, HTTP/2 in the clear.
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
