@@ -26,6 +26,7 @@ use crate::snapshot::{Placed, Provider, Snapshot};
 use crate::store::{Census, Store, Stored, Unreachable};
 use crate::unsaved::Unsaved;
 use crate::wasm::Catalog;
+use crate::watchers::Watchers;
 
 /// How one flight ended, for everyone who waited.
 pub(crate) type Landed = Result<Arc<AccessToken>, Error>;
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     /// What each provider can take; outlives swaps.
     pub(crate) budgets: Budgets,
     pub(crate) scheduler: Scheduler,
+    /// Who is to hear of a change.
+    pub(crate) watchers: Watchers,
     /// Credentials by state as of the last scrape. Held for one copy.
     pub(crate) census: Mutex<Census>,
     /// What the store should hold and does not.
@@ -133,6 +136,7 @@ impl Core {
             gates: Gates::default(),
             budgets: Budgets::new(scheduler.freed()),
             scheduler,
+            watchers: Watchers::default(),
             census: Mutex::default(),
             unsaved: Unsaved::default(),
             keeping: Keeping::default(),
@@ -188,6 +192,7 @@ impl Core {
     pub(crate) fn forget_decisions(&self) {
         let epoch = self.epoch.advance();
         self.cache.forget_before(epoch);
+        self.watchers.everything_changed();
     }
 
     /// Runs a task of the broker's own: it outlives whoever asked for it, and the end of the process waits for it.

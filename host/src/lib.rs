@@ -123,6 +123,7 @@
 //! | token, generation and end of a key | `cache::Slot` `shown`, `words` | atomics; read under a guard of `sdd`, changed under the cell | publish, withdraw, close | no |
 //! | due time, last use, pins of a key | `cache::Slot` | atomics | plan; a hit, once a second; handles and flights | no |
 //! | failure, rejections, permit of a key | `cache::Slot` `cell` | `RwLock`, a leaf | publish, withdraw, close, reject, fail, permit | no |
+//! | who watches which key; what each watch has to look at | `watchers::Watchers` `put_up`; `Bell` `marks` | `Mutex`; one a watch, taken inside the first | a watch that comes, goes or finds another key; publish, withdraw, another policy | no |
 //! | copies of a shared handle | `cache::SharedTokenHandle` | one `Mutex` a copy | its threads | no |
 //! | thread numbers | `cache::handle` | static atomic, thread-local | a thread's first use of a shared handle | no |
 //! | flights that can be joined | `flight::Flights` `joinable` | `Mutex` | join, land, disown | no |
@@ -157,6 +158,7 @@
 //! | whether a request's body was handed over | `upstream`, one request | atomic | the connection | no |
 //! | callers, operators, certificates in force | `daemon::server::Front` `live` | `RwLock<Arc<_>>` | reload | no |
 //! | draining; notices this second | `daemon::server::Front` | atomics | shutdown; refused requests | no |
+//! | that one of them changed | `daemon::server::Front` `changes` | tokio `watch` | reload, shutdown | yes: watches do |
 //! | connections | `daemon::server::Connections` | `TaskTracker`, two `CancellationToken`s, a `Semaphore` a plane | accept, drain | yes: a queue |
 //! | where lines and spans go | `daemon::logging` | the global subscriber, set once | start | no |
 //! | tallies of the demo | `daemon::demo` | atomics | its callers | no |
@@ -187,10 +189,11 @@ mod refresh;
 mod revoke;
 mod shim;
 mod unsaved;
+mod watchers;
 
 pub use broker::{
     Broker, BrokerSettings, Builder, Issued, PolicySettings, Readiness, RejectOutcome,
-    RejectReport, StartError, SwapError, Swapped, TokenHandle,
+    RejectReport, StartError, SwapError, Swapped, TokenHandle, Watch, WatchEvent,
 };
 pub use cache::{CacheLimits, NotReady};
 pub use model::error::{Error, ErrorKind, Retry};

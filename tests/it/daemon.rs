@@ -11,12 +11,15 @@ use keyfob_tests::pki::Pki;
 use serde_json::{Value, json};
 
 mod audit;
+mod batch;
 mod credentials;
 mod lifecycle;
 mod planes;
 mod secrecy;
 mod store;
 mod tending;
+mod watch;
+mod wire;
 
 /// An issuer in this process, and what a Keyfob in front of it is started with.
 struct Stage {

@@ -6,6 +6,7 @@
 )]
 
 mod aftermath;
+mod batch;
 mod bursts;
 mod crash;
 mod credentials;
@@ -30,3 +31,4 @@ mod swaps;
 mod tidy;
 mod upstream;
 mod warm;
+mod watch;

@@ -473,6 +473,13 @@ impl Caller {
         answer
     }
 
+    /// Asks for many tokens in one call.
+    pub async fn tokens(&self, requests: &[TokenRequest]) -> Vec<Result<Issued, Error>> {
+        let answers = self.broker.tokens(&self.principal, requests).await;
+        answers.iter().for_each(|answer| self.note(answer));
+        answers
+    }
+
     /// Says that a resource refused a token.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The broker: the story of a token, a screen per verb.
 //!
-//! Here: what a caller asks (`token`, `reject`, `handle`). Beside it: how a broker is set up (`setup`), what operators do
+//! Here: what a caller asks (`token`, `reject`, and beside it `tokens` in `many`, `handle`, `watch`). Also beside it: how a broker is set up (`setup`), what operators do
 //! (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
 
 mod assemble;
@@ -8,6 +8,7 @@ mod credentials;
 mod handle;
 mod listing;
 mod look;
+mod many;
 mod operate;
 mod probe;
 mod recover;
@@ -15,6 +16,7 @@ mod setup;
 mod status;
 mod transport;
 mod upkeep;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ pub use status::{
     ProviderStatus, Readiness, RejectOutcome, RejectReport, RevokeOutcome, SetupMistake, Shredded,
     StartError, SwapError, Swapped,
 };
+pub use watch::{Watch, WatchEvent};
 
 use crate::authorize::{Denial, authorize};
 use crate::cache::{Decision, Full, Hit, Pin, Rejection as Ruling, Slot};
@@ -81,21 +84,44 @@ impl Broker {
         principal: &Principal,
         request: &TokenRequest,
     ) -> Result<Issued, Error> {
+        let latest = self.0.coarse.latest();
+        match self.look_up(principal, request, latest) {
+            Some(Hit::Fresh {
+                token,
+                max_lifetime,
+            }) => Ok(issue(token, max_lifetime, latest)),
+            known => {
+                let arrived = self.0.now();
+                self.settle(known, principal, request, [arrived; 2]).await
+            }
+        }
+    }
+
+    /// What a remembered decision leads to.
+    fn look_up(&self, principal: &Principal, request: &TokenRequest, now: UnixTime) -> Option<Hit> {
         let core = &self.0;
-        let latest = core.coarse.latest();
-        let known = core
-            .cache
-            .lookup(principal, request, core.epoch.current(), latest);
+        core.cache
+            .lookup(principal, request, core.epoch.current(), now)
+    }
+
+    /// The token of a hit, or else the one that is obtained: as things stand `now`, and with the patience of whoever arrived.
+    async fn settle(
+        &self,
+        known: Option<Hit>,
+        principal: &Principal,
+        request: &TokenRequest,
+        [now, arrived]: [UnixTime; 2],
+    ) -> Result<Issued, Error> {
         if let Some(Hit::Fresh {
             token,
             max_lifetime,
         }) = known
         {
-            return Ok(issue(token, max_lifetime, latest));
+            return Ok(issue(token, max_lifetime, now));
         }
-        let arrived = core.now();
-        let entry = self.entry(known, principal, request, arrived).await?;
-        let token = self.obtain(&entry, request.min_validity, arrived).await?;
+        let entry = self.entry(known, principal, request, now).await?;
+        let times = [now, arrived];
+        let token = self.obtain(&entry, request.min_validity, times).await?;
         Ok(issue(token, entry.decision.max_lifetime, self.0.now()))
     }
 
@@ -125,12 +151,7 @@ impl Broker {
         request: &TokenRequest,
         read: impl FnOnce(&Arc<AccessToken>, UnixTime) -> R,
     ) -> Option<R> {
-        let core = &self.0;
-        let (epoch, now) = (core.epoch.current(), core.coarse.latest());
-        core.cache
-            .with(principal, request, epoch, now, |token, decision| {
-                read(token, end(token, decision.max_lifetime, now))
-            })
+        self.hit(principal, request, |token, expires, _| read(token, expires))
     }
 
     /// A caller's token was refused by a resource: get another, if that helps.
@@ -150,22 +171,20 @@ impl Broker {
     ) -> Result<(Issued, RejectOutcome), Error> {
         let core = &self.0;
         let now = core.now();
-        let known = core
-            .cache
-            .lookup(principal, request, core.epoch.current(), now);
+        let known = self.look_up(principal, request, now);
         let entry = self.entry(known, principal, request, now).await?;
         let slot = &entry.pin;
         if slot.current().is_none() {
             // The rejected token may be one that the store kept: it cannot be judged before it is here.
-            self.obtain(&entry, Duration::ZERO, now).await?;
+            self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
         }
         let (token, outcome) = match self.judge(slot, report, now).await {
             Judged::Kept(retry_after) => {
-                let token = self.obtain(&entry, Duration::ZERO, now).await?;
+                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
                 (token, RejectOutcome::Kept { retry_after })
             }
             Judged::Replaced => {
-                let token = self.obtain(&entry, Duration::ZERO, now).await?;
+                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
                 (token, RejectOutcome::AlreadyReplaced)
             }
             Judged::Renew(seen) => {
@@ -295,15 +314,20 @@ impl Broker {
     }
 
     /// The token in the slot, or the one that comes of its flight.
-    async fn obtain(&self, entry: &Entry, min_validity: Duration, now: UnixTime) -> Landed {
+    async fn obtain(
+        &self,
+        entry: &Entry,
+        min_validity: Duration,
+        [now, arrived]: [UnixTime; 2],
+    ) -> Landed {
         match look(&self.0, &entry.pin, min_validity, now) {
             Look::Token(token) => Ok(token),
             // The best there is beats an error; looked at again, for much may have happened while it was waited for.
-            Look::Better(want) => match self.wait(&entry.pin, want, now).await {
+            Look::Better(want) => match self.wait(&entry.pin, want, arrived).await {
                 Ok(token) => Ok(token),
                 Err(error) => entry.pin.servable(self.0.now()).map_err(|_| error),
             },
-            Look::None(want) => self.wait(&entry.pin, want, now).await,
+            Look::None(want) => self.wait(&entry.pin, want, arrived).await,
         }
     }
 
@@ -406,19 +430,16 @@ enum Judged {
     Renew(Generation),
 }
 
-/// A token's end or the permit's, whichever is first.
-fn end(token: &AccessToken, max_lifetime: Option<Duration>, now: UnixTime) -> UnixTime {
-    match max_lifetime {
-        Some(max) => token.expires().min(now.plus(max)),
-        None => token.expires(),
+fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime) -> Issued {
+    Issued {
+        expires: ends(token.expires(), max_lifetime, now),
+        token,
     }
 }
 
-fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime) -> Issued {
-    Issued {
-        expires: end(&token, max_lifetime, now),
-        token,
-    }
+/// The end that a caller is told: the token's, or the permit's when that comes first.
+fn ends(expires: UnixTime, max_lifetime: Option<Duration>, now: UnixTime) -> UnixTime {
+    max_lifetime.map_or(expires, |max| expires.min(now.plus(max)))
 }
 
 fn denied(core: &Core, principal: &Principal, request: &TokenRequest, denial: Denial) -> Error {

@@ -257,11 +257,15 @@ impl Broker {
             match next.providers.get(name) {
                 Some(now) if now.fingerprint == provider.fingerprint => {}
                 Some(now) => {
-                    core.slots_of(name).iter().for_each(|slot| slot.withdraw());
+                    for slot in core.slots_of(name) {
+                        slot.withdraw();
+                        core.watchers.changed(slot.key());
+                    }
                     core.forgive(now);
                 }
                 None => core.slots_of(name).iter().for_each(|slot| {
                     core.cache.remove(slot.key());
+                    core.watchers.changed(slot.key());
                 }),
             }
         }

@@ -218,6 +218,7 @@ impl Broker {
         for slot in slots.filter(|slot| slot.key().credential.tenant == *tenant) {
             core.flights.disown(&slot.id());
             slot.withdraw();
+            core.watchers.changed(slot.key());
             slot.clear_failure();
         }
     }

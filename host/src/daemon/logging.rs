@@ -58,25 +58,25 @@ pub fn start(settings: &LogSettings, filter: Option<&str>) -> Result<Logging, St
     let lines = fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    // Without a hint of its own it would take the other filter's away, and every span and event would be looked at.
+    let filter = filter.and(filter_fn(is_safe).with_max_level_hint(LevelFilter::TRACE));
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
-        LogFormat::Pretty => lines.with_filter(filter.and(filter_fn(is_safe))).boxed(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_filter(filter.and(filter_fn(is_safe)))
-            .boxed(),
+        LogFormat::Pretty => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
     let spans = settings.otlp.as_deref().map(span_provider).transpose()?;
-    let export = spans.as_ref().map(|provider| {
+    // A list, because an absent layer would want every span.
+    let mut layers = vec![lines];
+    layers.extend(spans.as_ref().map(|provider| {
         let tracer = provider.tracer("keyfob");
         let own = filter_fn(|metadata| is_own(metadata) && *metadata.level() <= Level::DEBUG);
         tracing_opentelemetry::layer()
             .with_tracer(tracer)
-            .with_filter(own)
-    });
+            .with_filter(own.with_max_level_hint(LevelFilter::DEBUG))
+            .boxed()
+    }));
     tracing_subscriber::registry()
-        .with(lines)
-        .with(export)
+        .with(layers)
         .try_init()
         .map_err(|error| error.to_string())?;
     Ok(Logging { spans })

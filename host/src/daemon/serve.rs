@@ -274,7 +274,7 @@ async fn run_audited(
         listener: Listener::bind(&config.server.listen)
             .await
             .map_err(failed)?,
-        router: server::data_plane(front.clone()),
+        served: server::data_plane(front.clone()),
     };
     let admin = match has_operators {
         false => None,
@@ -283,7 +283,7 @@ async fn run_audited(
             listener: Listener::bind(&config.server.admin_listen)
                 .await
                 .map_err(failed)?,
-            router: server::admin_plane(front.clone()),
+            served: server::admin_plane(front.clone()),
         }),
     };
     for plane in [Some(&data), admin.as_ref()].into_iter().flatten() {

@@ -34,6 +34,9 @@ pub struct AccessToken {
     header: HeaderValue,
     /// Where the token starts in `header`.
     raw_from: usize,
+    /// Whether token and type can stand between the quotes of JSON as they are. Nearly all can, and looking at each byte
+    /// again for every answer would cost as much as finding the token.
+    plain: bool,
     token_type: Box<str>,
     scopes: ScopeSet,
     extra: Box<[(Box<str>, Secret<String>)]>,
@@ -141,7 +144,7 @@ impl AccessToken {
         text.push(b' ');
         text.extend_from_slice(from.value.expose().as_bytes());
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-        header.to_str().ok()?;
+        let plain = !header.to_str().ok()?.contains(['"', '\\', '\t']);
         header.set_sensitive(true);
         Some(Self {
             slot,
@@ -150,6 +153,7 @@ impl AccessToken {
             issued: from.issued,
             header,
             raw_from: scheme.len() + 1,
+            plain,
             token_type: scheme.into(),
             scopes: from.scopes.clone(),
             extra: from
@@ -167,9 +171,17 @@ impl AccessToken {
 
     /// The token without its scheme. For the wire only.
     pub fn raw(&self) -> &str {
-        self.header
-            .to_str()
-            .map_or("", |text| &text[self.raw_from..])
+        std::str::from_utf8(self.raw_bytes()).unwrap_or_default()
+    }
+
+    /// The same as bytes, which are visible ASCII.
+    pub(crate) fn raw_bytes(&self) -> &[u8] {
+        &self.header.as_bytes()[self.raw_from..]
+    }
+
+    /// Whether the token and its type are the same in JSON as they are here.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// RFC 6749, section 7.1; `Bearer` in canonical case.
@@ -246,6 +258,23 @@ mod tests {
     fn a_token_that_would_split_a_header_is_none() {
         assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("a\r\nb")).is_none());
         assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("tök")).is_none());
+        assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("a\0b")).is_none());
+    }
+
+    #[test]
+    fn what_json_would_escape_is_not_plain() {
+        for (value, plain) in [
+            ("a.b-c_~", true),
+            ("a\"b", false),
+            ("a\\b", false),
+            ("a\tb", false),
+        ] {
+            let token = AccessToken::new(SlotId(1), Generation::nearest(7), &obtained(value));
+            assert!(
+                token.is_none_or(|token| token.is_plain() == plain),
+                "{value:?}"
+            );
+        }
     }
 
     #[test]

@@ -272,7 +272,10 @@ fn load_of(landing: &Landing, heard: Heard) -> Load {
 /// Puts a token where callers find it.
 fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt {
     let why = match slot.publish(era, token, core.now()) {
-        Ok(published) => return Attempt::Published(published),
+        Ok(published) => {
+            core.watchers.changed(slot.key());
+            return Attempt::Published(published);
+        }
         Err(NotPublishable::Withdrawn) => return Attempt::Again,
         Err(NotPublishable::Closed) => "the key was evicted or revoked meanwhile",
         Err(NotPublishable::Expired) => "the token had expired when it arrived",

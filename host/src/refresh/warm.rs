@@ -28,6 +28,7 @@ pub(super) async fn adopt(core: &Core, slot: &Slot) -> Option<Arc<AccessToken>> 
     let token = slot
         .adopt(era, &record.token, record.generation, core.now())
         .ok()?;
+    core.watchers.changed(slot.key());
     core.emit(&Event::TokenAdopted {
         key: slot.key().clone(),
         generation: token.generation(),

@@ -41,6 +41,21 @@ pub struct Token {
     pub outcome: Option<String>,
 }
 
+/// What `/v1/tokens` answers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Many {
+    tokens: Vec<One>,
+}
+
+/// One element of it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum One {
+    Token(Token),
+    Problem { problem: Value },
+}
+
 // === impl Answer ===
 
 impl Answer {
@@ -75,6 +90,22 @@ impl Answer {
         ensure!(self.status.is_success(), "{}: {}", self.status, self.text());
         // The body may be a token with a member too many: it is not repeated.
         serde_json::from_slice(&self.body).context("no token as the contract has it")
+    }
+
+    /// What an answer to a call for many tokens holds: each a token, or the problem in its place.
+    ///
+    /// # Errors
+    ///
+    /// When this is a refusal of the whole call, or does not look as the contract says.
+    pub fn tokens(&self) -> anyhow::Result<Vec<Result<Token, Value>>> {
+        ensure!(self.status.is_success(), "{}: {}", self.status, self.text());
+        let many: Many =
+            serde_json::from_slice(&self.body).context("no tokens as the contract has them")?;
+        let each = many.tokens.into_iter().map(|one| match one {
+            One::Token(token) => Ok(token),
+            One::Problem { problem } => Err(problem),
+        });
+        Ok(each.collect())
     }
 
     /// Checks that this is a refusal as RFC 9457 and the contract have it, and returns its correlation id.

@@ -125,6 +125,11 @@ impl KeyfobDaemon {
         self.dir.path()
     }
 
+    /// Where the data plane is, for a test with a client of its own: `http://127.0.0.1:PORT`.
+    pub fn data_url(&self) -> &str {
+        &self.data.base
+    }
+
     /// Asks for a token as a caller with this key, or with none.
     ///
     /// # Errors
@@ -132,6 +137,16 @@ impl KeyfobDaemon {
     /// When there is no answer.
     pub async fn token(&self, key: Option<&str>, wanted: &Value) -> anyhow::Result<Answer> {
         self.ask("/v1/token", key, wanted).await
+    }
+
+    /// Asks for many tokens in one call, as a caller with this key.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub async fn tokens(&self, key: &str, wanted: &[Value]) -> anyhow::Result<Answer> {
+        let wanted = serde_json::json!({ "requests": wanted });
+        self.ask("/v1/tokens", Some(key), &wanted).await
     }
 
     /// Reports a token that a resource refused.
@@ -344,8 +359,21 @@ impl KeyfobDaemon {
             format!("a header of {path}"),
             format!("{:?}", answer.headers),
         );
+        if path == "/v1/tokens"
+            && let Ok(each) = answer.tokens()
+        {
+            for one in each {
+                match one {
+                    Ok(token) => self.canary().add(&token.access_token),
+                    Err(problem) => self
+                        .leaks
+                        .saw("a problem among tokens", problem.to_string()),
+                }
+            }
+            return Ok(answer);
+        }
         match answer.token() {
-            // The one answer that may hold a token.
+            // The one other answer that may hold a token.
             Ok(token) if path.starts_with("/v1/token") => self.canary().add(&token.access_token),
             _ => self
                 .leaks

@@ -1,223 +1,250 @@
-//! The data plane: a token, or a token instead of one that a resource refused.
+//! The data plane: a token, many at once, or one instead of one that a resource refused.
+//!
+//! A connection hands these calls over without asking the router, which serves them too: both end in [`answer`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{Router, post};
-use http::{HeaderValue, header};
-use serde::Serialize;
+use axum::routing::{Router, get, post};
+use bytes::Bytes;
+use http::{Method, Response, header};
+use hyper::body::Body;
 
-use super::body::{Members, bad_member};
-use super::problem::{Problem, retry_after};
-use super::{Front, uncached};
-use crate::broker::{Issued, RejectOutcome, RejectReport};
-use crate::model::key::{Audience, ProviderName, ScopeSet, Subject};
-use crate::model::policy::TokenRequest;
-use crate::model::time::UnixTime;
-use crate::model::token::Generation;
+use super::answer::{room_for, told, uncached_json, write_json, write_token};
+use super::problem::Problem;
+use super::{Front, body, wanted, watch};
+use crate::broker::Issued;
+use crate::daemon::authn::Peer;
+use crate::model::error::Error;
+use crate::model::policy::{Principal, TokenRequest};
 
-/// The largest body of a call: 64 scopes and an audience fit thrice.
+/// The largest body of a call for one token: 64 scopes and an audience fit thrice.
 const BODY_MAX_BYTES: usize = 64 * 1024;
+/// The largest body of a call for many: 4 KiB for each, where an ordinary one takes 100 bytes.
+const BATCH_BODY_MAX_BYTES: usize = TOKENS_MAX * 4 * 1024;
 /// A caller that takes longer to say what it wants is holding a connection.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
-/// A token with more life than this left is no access token.
-const MIN_VALIDITY_MAX_SECS: u64 = 31 * 86_400;
-/// The longest `WWW-Authenticate` that is looked at.
-const CHALLENGE_MAX_BYTES: usize = 4 * 1024;
+pub(super) const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// The most tokens in one call: enough that framing does not matter any more, and an answer of half a megabyte.
+const TOKENS_MAX: usize = 256;
 
-/// RFC 6749, section 5.1, and what else Keyfob knows of a token.
-#[derive(Serialize)]
-struct TokenAnswer<'t> {
-    access_token: &'t str,
-    token_type: &'t str,
-    expires_in: u64,
-    expires_at: u64,
-    scope: String,
-    generation: u64,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    extra: BTreeMap<&'t str, &'t str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'static str>,
+/// A call that hands out tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Call {
+    /// One.
+    Token,
+    /// Many.
+    Tokens,
+    /// One instead of another.
+    Reject,
 }
 
 pub(super) fn routes() -> Router<Arc<Front>> {
-    Router::new()
-        .route("/v1/token", post(token))
-        .route("/v1/token/reject", post(reject))
-}
-
-async fn token(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let answer = async {
-        let (principal, request) = front.caller(request).await?;
-        let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
-        let wanted = wanted(&mut members)?;
-        members.finish()?;
-        let issued = front.broker.token(&principal, &wanted).await?;
-        rendered(&issued, None, front.clock.now())
+    let served = |call| {
+        post(
+            async move |State(front): State<Arc<Front>>, request: Request| {
+                let peer = request.extensions().get::<Peer>().cloned();
+                let peer = peer.unwrap_or_default();
+                answer(&front, call, &peer, request)
+                    .await
+                    .map(axum::body::Body::from)
+            },
+        )
     };
-    front.answer(answer.await)
-}
-
-async fn reject(State(front): State<Arc<Front>>, request: Request) -> Response {
-    let answer = async {
-        let (principal, request) = front.caller(request).await?;
-        let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
-        let wanted = wanted(&mut members)?;
-        let report = report(&mut members)?;
-        members.finish()?;
-        let (issued, outcome) = front.broker.reject(&principal, &wanted, &report).await?;
-        rendered(&issued, Some(&outcome), front.clock.now())
-    };
-    front.answer(answer.await)
-}
-
-/// The members that say which token is wanted.
-fn wanted(members: &mut Members) -> Result<TokenRequest, Problem> {
-    let provider = members
-        .named("provider", ProviderName::parse)?
-        .ok_or_else(|| Problem::invalid("`provider` is missing"))?;
-    let scopes = members.texts("scopes")?.map(|scopes| {
-        let scopes = ScopeSet::parse(scopes.iter().map(String::as_str));
-        scopes.map_err(|bad| bad_member("scopes", bad.fix))
-    });
-    let min_validity = members.number("min_validity_seconds", 0..=MIN_VALIDITY_MAX_SECS)?;
-    Ok(TokenRequest {
-        provider,
-        subject: members.named("subject", Subject::parse)?,
-        scopes: scopes.transpose()?,
-        audience: members.named("audience", Audience::parse)?,
-        min_validity: Duration::from_secs(min_validity.unwrap_or(0)),
+    let calls = [Call::Token, Call::Tokens, Call::Reject];
+    let routes = Router::new().route("/v1/watch", get(watch::by_query).post(watch::by_body));
+    calls.into_iter().fold(routes, |router, call| {
+        router.route(call.path(), served(call))
     })
 }
 
-/// The members that say how a resource refused it.
-fn report(members: &mut Members) -> Result<RejectReport, Problem> {
-    let generation = members
-        .number("generation", 1..=Generation::MAX)?
-        .ok_or_else(|| Problem::invalid("`generation` is missing"))?;
-    let status = members.number("status", 100..=599)?;
-    let www_authenticate = members.text("www_authenticate")?;
-    if www_authenticate
-        .as_ref()
-        .is_some_and(|text| text.len() > CHALLENGE_MAX_BYTES)
-    {
-        return Err(bad_member("www_authenticate", "at most 4096 bytes"));
+/// Answers a call.
+///
+/// # Cancel safety
+///
+/// Safe: refreshes belong to the broker.
+pub(super) async fn answer<B>(
+    front: &Front,
+    call: Call,
+    peer: &Peer,
+    request: http::Request<B>,
+) -> Response<Bytes>
+where
+    B: Body<Data = Bytes> + Unpin + Send,
+    B::Error: Send,
+{
+    let answer = async {
+        let (parts, body) = request.into_parts();
+        let principal = match front.live().directory.caller(&parts.headers, peer) {
+            Ok(principal) => principal,
+            Err(refused) => {
+                body::discard(body).await;
+                return Err(super::unauthenticated(refused));
+            }
+        };
+        let max_bytes = match call {
+            Call::Token | Call::Reject => BODY_MAX_BYTES,
+            Call::Tokens => BATCH_BODY_MAX_BYTES,
+        };
+        let body = body::json(&parts.headers, body, max_bytes, BODY_WITHIN).await?;
+        match call {
+            Call::Token => token(front, &principal, &body).await,
+            Call::Tokens => tokens(front, &principal, &body).await,
+            // On the heap, so that the future of a hit is small: it is moved to where the connection polls it.
+            Call::Reject => Box::pin(reject(front, &principal, &body)).await,
+        }
+    };
+    match answer.await {
+        Ok(response) => response,
+        Err(problem) => front.refusal(problem),
     }
-    let status = status.and_then(|status| u16::try_from(status).ok());
-    Ok(RejectReport {
-        generation,
-        status,
-        www_authenticate,
-    })
 }
 
-fn rendered(
-    issued: &Issued,
-    outcome: Option<&RejectOutcome>,
-    now: UnixTime,
-) -> Result<Response, Problem> {
-    let (word, wait) = match outcome {
-        None => (None, None),
-        Some(RejectOutcome::Refreshed) => (Some("refreshed"), None),
-        Some(RejectOutcome::AlreadyReplaced) => (Some("already_replaced"), None),
-        Some(RejectOutcome::Kept { retry_after }) => (Some("kept"), Some(*retry_after)),
-    };
-    let token = &issued.token;
-    let answer = TokenAnswer {
-        access_token: token.raw(),
-        token_type: token.token_type(),
-        // The broker hands out no token that is over; under a second left is told as one, never as none.
-        expires_in: issued.expires.since(now).as_secs().max(1),
-        expires_at: issued.expires.as_secs(),
-        scope: issued.token.scopes().to_string(),
-        generation: token.generation().number(),
-        extra: token
-            .extra()
-            .map(|(name, value)| (name, value.expose().as_str()))
-            .collect(),
-        outcome: word,
-    };
-    let body = serde_json::to_vec(&answer)
-        .map_err(|_| Problem::new(super::Slug::Internal, "the token cannot be written as JSON"))?;
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
+async fn token(
+    front: &Front,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<Response<Bytes>, Problem> {
+    let request = wanted::one(body)?;
+    let hit = front
+        .broker
+        .hit(principal, &request, |token, expires, now| {
+            let mut out = Vec::with_capacity(room_for(token));
+            write_token(&mut out, token, expires, None, now);
+            out
+        });
+    if let Some(out) = hit {
+        return Ok(uncached_json(out));
+    }
+    let issued = Box::pin(front.broker.token(principal, &request)).await?;
+    let mut out = Vec::with_capacity(room_for(&issued.token));
+    write_token(
+        &mut out,
+        &issued.token,
+        issued.expires,
+        None,
+        front.clock.now(),
     );
-    if let Some(wait) = wait {
-        headers.insert(header::RETRY_AFTER, retry_after(wait));
+    Ok(uncached_json(out))
+}
+
+async fn tokens(
+    front: &Front,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<Response<Bytes>, Problem> {
+    let requests = wanted::many(body, "requests", TOKENS_MAX)?;
+    if let Some(out) = tokens_at_hand(front, principal, &requests) {
+        return Ok(uncached_json(out));
     }
-    Ok(uncached(response))
+    let issued = Box::pin(front.broker.tokens(principal, &requests)).await;
+    Ok(uncached_json(written(&issued, front)))
+}
+
+/// The answer when every token is in memory and needs nothing.
+fn tokens_at_hand(
+    front: &Front,
+    principal: &Principal,
+    requests: &[TokenRequest],
+) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    out.extend_from_slice(b"{\"tokens\":[");
+    for (at, request) in requests.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        front
+            .broker
+            .hit(principal, request, |token, expires, now| {
+                if at == 0 {
+                    // Tokens of one caller are about as long as each other.
+                    out.reserve(room_for(token) * requests.len());
+                }
+                write_token(&mut out, token, expires, None, now);
+            })?;
+    }
+    out.extend_from_slice(b"]}");
+    Some(out)
+}
+
+/// The answer when some had to be obtained, or could not be.
+fn written(issued: &[Result<Issued, Error>], front: &Front) -> Vec<u8> {
+    let now = front.clock.now();
+    let mut out = Vec::new();
+    out.extend_from_slice(b"{\"tokens\":[");
+    for (at, issued) in issued.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        match issued {
+            Ok(issued) => write_token(&mut out, &issued.token, issued.expires, None, now),
+            Err(error) => {
+                out.extend_from_slice(b"{\"problem\":");
+                write_json(&mut out, &Problem::from(error.clone()).enclosed());
+                out.push(b'}');
+            }
+        }
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+async fn reject(
+    front: &Front,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<Response<Bytes>, Problem> {
+    let (request, report) = wanted::refused(body)?;
+    let (issued, outcome) = front.broker.reject(principal, &request, &report).await?;
+    let (word, wait) = told(&outcome);
+    let mut out = Vec::with_capacity(room_for(&issued.token));
+    write_token(
+        &mut out,
+        &issued.token,
+        issued.expires,
+        Some(word),
+        front.clock.now(),
+    );
+    let mut response = uncached_json(out);
+    if let Some(wait) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, wait);
+    }
+    Ok(response)
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The call that a request is, if it is one of these.
+    pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
+        let call = match path {
+            "/v1/token" => Self::Token,
+            "/v1/tokens" => Self::Tokens,
+            "/v1/token/reject" => Self::Reject,
+            _ => return None,
+        };
+        (method == Method::POST).then_some(call)
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Token => "/v1/token",
+            Self::Tokens => "/v1/tokens",
+            Self::Reject => "/v1/token/reject",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::body::to_bytes;
-    use serde_json::{Value, json};
-
     use super::*;
-    use crate::model::token::{AccessToken, ObtainedToken, SlotId};
 
-    const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
-
-    fn issued(life: Duration) -> Issued {
-        let obtained = ObtainedToken {
-            value: "t0ken".into(),
-            token_type: "bearer".into(),
-            expires: NOW.plus(life),
-            issued: NOW,
-            scopes: ScopeSet::parse(["b", "a"]).unwrap(),
-            extra: vec![("instance_url".to_owned(), "https://x.example".into())],
-        };
-        let generation = Generation::first(NOW);
-        let token = AccessToken::new(SlotId(1), generation, &obtained).unwrap();
-        Issued {
-            expires: token.expires(),
-            token: Arc::new(token),
+    #[test]
+    fn a_call_is_known_by_its_path() {
+        for call in [Call::Token, Call::Tokens, Call::Reject] {
+            assert_eq!(Call::of(&Method::POST, call.path()), Some(call));
+            assert_eq!(Call::of(&Method::GET, call.path()), None);
         }
-    }
-
-    async fn json_of(response: Response) -> Value {
-        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    #[tokio::test]
-    async fn an_answer_says_what_the_contract_says_and_is_not_stored() {
-        let response = rendered(&issued(Duration::from_millis(3_599_900)), None, NOW)
-            .ok()
-            .unwrap();
-        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
-        let expected = json!({
-            "access_token": "t0ken", "token_type": "Bearer", "expires_in": 3599,
-            "expires_at": 1_700_003_599_u64, "scope": "a b", "generation": 1_700_000_000_000_u64,
-            "extra": { "instance_url": "https://x.example" },
-        });
-        assert_eq!(json_of(response).await, expected);
-    }
-
-    #[tokio::test]
-    async fn expires_in_is_never_zero() {
-        let response = rendered(&issued(Duration::from_millis(300)), None, NOW)
-            .ok()
-            .unwrap();
-        assert_eq!(json_of(response).await["expires_in"], 1);
-    }
-
-    #[tokio::test]
-    async fn a_kept_token_says_when_to_complain_again() {
-        let kept = RejectOutcome::Kept {
-            retry_after: Duration::from_millis(2500),
-        };
-        let response = rendered(&issued(Duration::from_secs(60)), Some(&kept), NOW)
-            .ok()
-            .unwrap();
-        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
-        assert_eq!(json_of(response).await["outcome"], "kept");
+        assert_eq!(Call::of(&Method::POST, "/v1/token/"), None);
     }
 }

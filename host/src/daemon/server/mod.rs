@@ -1,17 +1,23 @@
 //! Two HTTP planes over one broker: the data plane answers callers, the admin plane answers operators.
 //!
-//! [`Front`] is what both share; `data` and `admin` say what each call means, `problem` what a failure looks like,
-//! `body` how input is read. Sockets, TLS and connections are below them and know nothing of tokens.
+//! [`Front`] is what both share; `data` and `admin` say what each call means, `problem` what a failure looks like and
+//! `answer` a token, `watch` a stream of events, `body`, `json` and `wanted` how input is read. Sockets, TLS and connections are below them and know
+//! nothing of tokens.
 
 mod admin;
+mod answer;
 mod body;
 mod connection;
 mod data;
+mod json;
 mod listen;
 mod problem;
+mod reply;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod wanted;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +28,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, get};
+use bytes::Bytes;
 use http::{StatusCode, header};
 use serde_json::json;
 
@@ -30,12 +37,11 @@ pub(super) use self::listen::BIND_SUFFIX_MAX_BYTES;
 pub use self::listen::Listener;
 use self::problem::{Problem, Slug};
 pub use self::tls::server_config;
-use super::authn::{Directory, Operator, Peer, Refused};
+use super::authn::{Directory, Operator, Refused};
 use super::config::{Config, Role};
 use crate::broker::Broker;
 use crate::model::event::{Event, Observer};
 use crate::model::key::ScopeSet;
-use crate::model::policy::Principal;
 use crate::model::secret::Secret;
 use crate::model::time::Clock;
 use crate::settings::SecretSource;
@@ -52,8 +58,19 @@ pub struct Front {
     live: RwLock<Arc<Live>>,
     /// Set once, when the process was asked to end.
     draining: AtomicBool,
+    /// Grows with each change of the two above.
+    changes: tokio::sync::watch::Sender<u64>,
     /// The second in the upper 32 bits, how many notices it had in the lower.
     notices: AtomicU64,
+}
+
+/// What a plane answers with.
+#[derive(Clone)]
+pub enum Served {
+    /// The data plane: calls for tokens take a shorter way than through its router.
+    Data(Arc<Front>, Router),
+    /// Whatever the router does.
+    Routed(Router),
 }
 
 /// What a reload replaces.
@@ -76,13 +93,14 @@ pub struct Live {
 }
 
 /// The data plane.
-pub fn data_plane(front: Arc<Front>) -> Router {
-    finish(data::routes(), front)
+pub fn data_plane(front: Arc<Front>) -> Served {
+    let router = finish(data::routes(), front.clone());
+    Served::Data(front, router)
 }
 
 /// The admin plane.
-pub fn admin_plane(front: Arc<Front>) -> Router {
-    finish(admin::routes(), front)
+pub fn admin_plane(front: Arc<Front>) -> Served {
+    Served::Routed(finish(admin::routes(), front))
 }
 
 /// What every plane answers, and how each says that it has no such call.
@@ -148,6 +166,7 @@ impl Front {
             observer,
             live: RwLock::new(Arc::new(live)),
             draining: AtomicBool::new(false),
+            changes: tokio::sync::watch::Sender::new(0),
             notices: AtomicU64::new(0),
         })
     }
@@ -163,11 +182,13 @@ impl Front {
     /// Puts something else in force.
     pub fn replace(&self, live: Live) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// From now on the process is not ready for traffic.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Tells operators something, within a bound.
@@ -190,25 +211,15 @@ impl Front {
 
     /// The answer, or the problem as an answer; operators hear of problems that nobody told them yet.
     fn answer(&self, result: Result<Response, Problem>) -> Response {
-        result.unwrap_or_else(|problem| {
-            if let Some(line) = problem.line() {
-                self.notice(problem.slug().label(), line);
-            }
-            problem.into_response()
-        })
+        result.unwrap_or_else(|problem| self.refusal(problem).map(axum::body::Body::from))
     }
 
-    /// Who sent this; the request comes back for whoever reads its body.
-    async fn caller(&self, request: Request) -> Result<(Principal, Request), Problem> {
-        let nobody = Peer::default();
-        let peer = request.extensions().get::<Peer>().unwrap_or(&nobody);
-        match self.live().directory.caller(request.headers(), peer) {
-            Ok(principal) => Ok((principal, request)),
-            Err(refused) => {
-                body::discard(request.into_body()).await;
-                Err(unauthenticated(refused))
-            }
+    /// A problem as an answer.
+    fn refusal(&self, problem: Problem) -> http::Response<Bytes> {
+        if let Some(line) = problem.line() {
+            self.notice(problem.slug().label(), line);
         }
+        problem.into_answer()
     }
 
     /// The operator who sent this, if the role suffices; the request comes back for whoever reads its body.

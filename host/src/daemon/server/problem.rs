@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::uncached;
+use super::answer::uncached_json;
 use crate::broker::{OrderError, SetupMistake};
 use crate::model::error::{Correlation, Error, ErrorKind, Retry};
 
@@ -58,8 +59,12 @@ struct Inner {
 
 /// A delay as `Retry-After` has it: whole seconds, rounded up, at least one.
 pub(super) fn retry_after(delay: Duration) -> HeaderValue {
+    HeaderValue::from(retry_after_secs(delay))
+}
+
+fn retry_after_secs(delay: Duration) -> u64 {
     let secs = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-    HeaderValue::from(secs.max(1))
+    secs.max(1)
 }
 
 fn correlation() -> Correlation {
@@ -219,43 +224,56 @@ impl From<OrderError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Inner {
-            slug,
-            detail,
-            correlation,
-            retry_after: delay,
-            challenge,
-            code,
-            mistakes,
-            ..
-        } = *self.0;
-        let mut body = json!({
-            "type": format!("urn:keyfob:problem:{}", slug.label()),
-            "title": slug.title(),
-            "status": slug.status().as_u16(),
-            "detail": detail,
-            "correlation_id": correlation.to_string(),
+impl Problem {
+    /// The object that tells it.
+    fn object(&self) -> Value {
+        let inner = &*self.0;
+        let mut object = json!({
+            "type": format!("urn:keyfob:problem:{}", inner.slug.label()),
+            "title": inner.slug.title(),
+            "status": inner.slug.status().as_u16(),
+            "detail": inner.detail,
+            "correlation_id": inner.correlation.to_string(),
         });
-        if let Some(code) = code {
-            body["code"] = code.into();
-            body["mistakes"] = json!(mistakes);
+        if let Some(code) = inner.code {
+            object["code"] = code.into();
+            object["mistakes"] = json!(inner.mistakes);
         }
-        let mut response = (slug.status(), body.to_string()).into_response();
+        object
+    }
+
+    /// The object that tells it inside an answer, where no header can say when to try again.
+    pub(super) fn enclosed(&self) -> Value {
+        let mut object = self.object();
+        if let Some(delay) = self.0.retry_after {
+            object["retry_after_seconds"] = retry_after_secs(delay).into();
+        }
+        object
+    }
+
+    /// An answer by itself.
+    pub(super) fn into_answer(self) -> http::Response<Bytes> {
+        let mut response = uncached_json(self.object().to_string().into_bytes());
+        *response.status_mut() = self.0.slug.status();
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
-        if let Some(challenge) = challenge {
+        if let Some(challenge) = self.0.challenge {
             headers.insert(
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static(challenge),
             );
         }
-        if let Some(delay) = delay {
+        if let Some(delay) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, retry_after(delay));
         }
-        uncached(response)
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.into_answer().map(axum::body::Body::from)
     }
 }
 

@@ -68,8 +68,9 @@ struct Answer {
     body: Value,
 }
 
-async fn ask(plane: Router, request: Request<Body>) -> Answer {
-    let response = plane.oneshot(request).await.unwrap();
+async fn ask(plane: Served, request: Request<Body>) -> Answer {
+    let (Served::Data(_, router) | Served::Routed(router)) = plane;
+    let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -467,7 +468,7 @@ async fn slow_plane(go: Arc<tokio::sync::Notify>) -> (Plane, std::net::SocketAdd
         Plane {
             name: "data",
             listener,
-            router,
+            served: Served::Routed(router),
         },
         address,
     )
@@ -569,6 +570,42 @@ async fn a_silent_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not() {
+    let Kit { front, .. } = kit().await;
+    let go = Arc::new(tokio::sync::Notify::new());
+    let (plane, address) = slow_plane(go.clone()).await;
+    let connections = Connections::default();
+    let clients = async {
+        for said in ["", "GET /fast HT"] {
+            let mut idle = send(address, "/fast").await;
+            let mut first = [0; 1];
+            idle.read_exact(&mut first).await.unwrap();
+            // Half a head is no sign of life.
+            idle.write_all(said.as_bytes()).await.unwrap();
+            tokio::time::pause();
+            let began = tokio::time::Instant::now();
+            assert!(to_end(idle).await.ends_with("fast"), "{said:?}");
+            let idled = began.elapsed().as_secs();
+            assert!((30..=41).contains(&idled), "closed after {idled} s");
+            tokio::time::resume();
+        }
+        let slow = send(address, "/slow").await;
+        // The answer to a later request says that the slow one has been accepted.
+        let mut first = [0; 1];
+        let mut later = send(address, "/fast").await;
+        later.read_exact(&mut first).await.unwrap();
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        tokio::time::resume();
+        go.notify_one();
+        let ending = connections.finish(Duration::from_secs(60));
+        let (_, answer) = tokio::join!(ending, to_end(slow));
+        assert!(answer.ends_with("done"), "{answer}");
+    };
+    tokio::join!(connections.accept(&plane, &front), clients);
+}
+
+#[tokio::test]
 async fn a_unix_peer_is_known_by_its_user() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("k.sock");
@@ -586,7 +623,7 @@ async fn a_unix_peer_is_known_by_its_user() {
     let plane = Plane {
         name: "data",
         listener,
-        router: data_plane(front.clone()),
+        served: data_plane(front.clone()),
     };
     let connections = Connections::default();
     let clients = async {

@@ -8,10 +8,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
-use super::{BODY_MAX_BYTES, BODY_WITHIN, Name, Names, one, unknown_provider};
+use super::{Name, Names, json_body, one, unknown_provider};
 use crate::broker::ImportError;
 use crate::daemon::config::Role;
-use crate::daemon::server::body::{Members, Parameters, bad_member};
+use crate::daemon::server::body::Parameters;
+use crate::daemon::server::json::{Members, bad_member};
 use crate::daemon::server::problem::{Problem, Slug};
 use crate::daemon::server::{Front, uncached};
 use crate::model::key::{CredentialKey, ProviderName, Subject, Tenant};
@@ -109,8 +110,10 @@ async fn import_credential(
     let (operator, request) = front.operator(request, Role::Operate).await?;
     let key = credential_key(named, &request)?;
     let told = wants_telling(request.headers());
-    let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
-    let grant = members.text("refresh_token")?.map(Secret::new);
+    let body = json_body(request).await?;
+    let mut members = Members::parse(&body)?;
+    let grant = members.text("refresh_token")?;
+    let grant = grant.map(|grant| Secret::new(grant.into_owned()));
     members.finish()?;
     let grant = grant.filter(|grant| !grant.is_empty());
     let grant = grant.ok_or_else(|| Problem::invalid("`refresh_token` is missing or empty"))?;

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::broker::{CREDENTIALS_PAGE_MAX, CredentialFilter, CredentialStatus};
 use crate::daemon::config::Role;
-use crate::daemon::server::body::{Parameters, bad_member};
+use crate::daemon::server::body::Parameters;
+use crate::daemon::server::json::bad_member;
 use crate::daemon::server::problem::Problem;
 use crate::daemon::server::{Front, uncached};
 use crate::model::credential::CredentialState;

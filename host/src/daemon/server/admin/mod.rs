@@ -13,9 +13,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, delete, get, post, put};
+use bytes::Bytes;
 use http::header;
 
-use super::body::{Parameters, bad_member};
+use super::body::{self, Parameters};
+use super::json::bad_member;
 use super::problem::{Problem, Slug};
 use super::{Front, uncached};
 use crate::daemon::config::Role;
@@ -29,6 +31,12 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// OpenMetrics text as Prometheus asks for it.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The JSON in a request, unread.
+async fn json_body(request: Request) -> Result<Bytes, Problem> {
+    let (parts, body) = request.into_parts();
+    body::json(&parts.headers, body, BODY_MAX_BYTES, BODY_WITHIN).await
+}
 
 type Name = Result<Path<String>, PathRejection>;
 type Names = Result<Path<(String, String)>, PathRejection>;

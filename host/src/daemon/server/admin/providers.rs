@@ -10,10 +10,11 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::{BODY_MAX_BYTES, BODY_WITHIN, Name, one, unknown_provider};
+use super::{Name, json_body, one, unknown_provider};
 use crate::broker::{SwapError, Swapped};
 use crate::daemon::config::Role;
-use crate::daemon::server::body::{self, Members, bad_member};
+use crate::daemon::server::body;
+use crate::daemon::server::json::{Members, bad_member};
 use crate::daemon::server::problem::{Problem, Slug};
 use crate::daemon::server::{Front, uncached};
 
@@ -102,10 +103,12 @@ pub(super) async fn policy_rollback(State(front): State<Arc<Front>>, request: Re
 /// The component in a request: its bytes, or the file in `plugins_dir` that it names.
 async fn component(front: &Front, request: Request) -> Result<Arc<[u8]>, Problem> {
     if !body::is_json(request.headers()) {
-        let bytes = body::read(request, PLUGIN_MAX_BYTES, PLUGIN_WITHIN).await?;
+        let (parts, body) = request.into_parts();
+        let bytes = body::read(&parts.headers, body, PLUGIN_MAX_BYTES, PLUGIN_WITHIN).await?;
         return Ok(Arc::from(&*bytes));
     }
-    let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
+    let body = json_body(request).await?;
+    let mut members = Members::parse(&body)?;
     let name = members
         .text("name")?
         .ok_or_else(|| Problem::invalid("`name` is missing"))?;
@@ -116,7 +119,7 @@ async fn component(front: &Front, request: Request) -> Result<Arc<[u8]>, Problem
         Problem::invalid("`server.plugins_dir` is not set: send the component itself")
     })?;
     // One plain file name: the directory is the operator's, the rest of the disk is not.
-    let mut parts = FilePath::new(&name).components();
+    let mut parts = FilePath::new(&*name).components();
     let plain = matches!(
         (parts.next(), parts.next()),
         (Some(Component::Normal(_)), None)
@@ -124,7 +127,7 @@ async fn component(front: &Front, request: Request) -> Result<Arc<[u8]>, Problem
     if !plain || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
         return Err(bad_member("name", "the name of a file inside plugins_dir"));
     }
-    let path = dir.join(&name);
+    let path = dir.join(&*name);
     let read = tokio::task::spawn_blocking(move || read_component(&path)).await;
     read.unwrap_or_else(|_| Err(Problem::new(Slug::Internal, "reading the file failed")))
 }

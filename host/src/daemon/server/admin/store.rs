@@ -7,10 +7,10 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::{BODY_MAX_BYTES, BODY_WITHIN, Name, one};
+use super::{Name, json_body, one};
 use crate::broker::OrderError;
 use crate::daemon::config::Role;
-use crate::daemon::server::body::{Members, bad_member};
+use crate::daemon::server::json::{Members, bad_member};
 use crate::daemon::server::problem::Problem;
 use crate::daemon::server::{Front, uncached};
 use crate::model::key::Tenant;
@@ -37,7 +37,8 @@ pub(super) async fn compact(State(front): State<Arc<Front>>, request: Request) -
 pub(super) async fn backup(State(front): State<Arc<Front>>, request: Request) -> Response {
     let answer = async {
         let (operator, request) = front.operator(request, Role::Deploy).await?;
-        let mut members = Members::of(request, BODY_MAX_BYTES, BODY_WITHIN).await?;
+        let body = json_body(request).await?;
+        let mut members = Members::parse(&body)?;
         let path = members.text("path")?;
         members.finish()?;
         let usable = path.filter(|path| !path.is_empty() && !path.contains('\0'));
@@ -46,7 +47,7 @@ pub(super) async fn backup(State(front): State<Arc<Front>>, request: Request) ->
                 "a path of this machine, absolute or relative to the configuration's folder";
             bad_member("path", expected)
         })?;
-        let path = front.live().folder.join(path);
+        let path = front.live().folder.join(&*path);
         // Told in full: whoever asks may be on another machine.
         let path = std::path::absolute(&path).unwrap_or(path);
         let bytes = front.broker.backup_store(path.clone(), &operator.name);
