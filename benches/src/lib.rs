@@ -4,6 +4,7 @@
 //! A suite answers one question and is one file. What criterion times is read back from where criterion keeps it; what a
 //! scenario counts is recorded by hand. Nothing here measures by itself.
 
+pub mod broker;
 pub mod cached;
 pub mod cores;
 pub mod draw;
