@@ -215,6 +215,12 @@ impl Suite {
             "writes",
             |it| (it.writes as f64 * 1e3 / it.requests as f64, String::new()),
         );
+        let latency = scene::LATENCY.as_millis();
+        self.tell(
+            &format!("requests that waited {latency} ms or longer"),
+            "requests",
+            |it| (it.waited() as f64, format!("of {} requests", it.requests)),
+        );
         for (label, quantile) in QUANTILES {
             self.tell(&format!("time to a good token, {label}"), "µs", |it| {
                 (it.micros(quantile), String::new())
@@ -246,6 +252,12 @@ impl Suite {
 // === impl Outcome ===
 
 impl Outcome {
+    /// Requests that waited for as long as the issuer takes.
+    fn waited(&self) -> u64 {
+        let latency = u64::try_from(scene::LATENCY.as_nanos()).expect("a moment");
+        self.latencies.count_between(latency, self.latencies.high())
+    }
+
     fn micros(&self, quantile: f64) -> f64 {
         self.latencies.value_at_quantile(quantile) as f64 / 1e3
     }

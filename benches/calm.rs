@@ -54,6 +54,9 @@ struct Stage {
 struct Met {
     while_: &'static str,
     note: String,
+    /// Of the callers' core, by the other.
+    interrupts: u64,
+    took: Duration,
     by_key: Histogram<u64>,
     by_handle: Histogram<u64>,
 }
@@ -70,9 +73,7 @@ fn main() -> Result<()> {
 async fn measure(back: &Handle, record: &mut Record) -> Result<()> {
     let mut stage = Stage::new(back).await?;
     let mut all = vec![floor()];
-    let mut met = stage.calls_during("nothing happens", stage.rest()).await?;
-    met.note = format!("{} calls of each kind", met.by_key.len());
-    all.push(met);
+    all.push(stage.calls_during("nothing happens", stage.rest()).await?);
     all.push(
         stage
             .calls_during("the other core is busy", stage.busy())
@@ -106,15 +107,20 @@ async fn measure(back: &Handle, record: &mut Record) -> Result<()> {
             let steady = of(&all[1]).value_at_quantile(quantile) as f64;
             for met in &all {
                 let value = of(met).value_at_quantile(quantile) as f64;
-                let ratio = format!("{:.2} × steady", value / steady);
-                let note = match met.note.as_str() {
-                    "" => ratio,
-                    note => format!("{ratio}; {note}"),
-                };
+                let note = format!("{:.2} × steady", value / steady);
                 let group = format!("a hit {kind}, {label}, while …");
                 record.row(&group, met.while_, value, "ns", &note);
             }
         }
+    }
+    for met in all.iter().skip(1) {
+        let mut note = format!("{} calls of each kind", met.by_key.len());
+        if !met.note.is_empty() {
+            note += &format!("; {}", met.note);
+        }
+        let a_second = met.interrupts as f64 / met.took.as_secs_f64();
+        let group = "interrupts of the callers' core by the other, while …";
+        record.row(group, met.while_, a_second, "1/s", &note);
     }
     Ok(())
 }
@@ -132,6 +138,8 @@ fn floor() -> Met {
     Met {
         while_: "floor: nobody calls",
         note: String::new(),
+        interrupts: 0,
+        took: SPAN / 3,
         by_key: found.clone(),
         by_handle: found,
     }
@@ -197,6 +205,7 @@ impl Stage {
     ) -> Result<Met> {
         let (mut by_key, mut by_handle) = (load::latencies(), load::latencies());
         let mut draw = Draw::new(1);
+        let (began, interrupts_before) = (load::now(), cores::interrupts(cores::CALLERS)?);
         while !event.is_finished() {
             for _ in 0..BATCH {
                 let request = &self.requests[draw.below(USERS / 2) * 2];
@@ -217,6 +226,8 @@ impl Stage {
         }
         Ok(Met {
             while_,
+            interrupts: cores::interrupts(cores::CALLERS)? - interrupts_before,
+            took: began.elapsed(),
             note: event.await??,
             by_key,
             by_handle,

@@ -47,6 +47,10 @@ const PER_SECOND: u32 = 10_000;
 const LIFETIME_SECONDS: u64 = 86_400;
 const CLIENT: &str = "bench";
 const CLIENT_SECRET: &str = "correct-horse";
+/// Whom others are told next to: nginx, which is asked the least that can be asked and answers as many bytes as we do.
+const CONSTANT: &str = "nginx, a constant";
+/// The same over HTTP/2.
+const CONSTANT_H2C: &str = "nginx, a constant, h2c";
 /// What PostgreSQL is asked.
 const SELECT: &str = "SELECT token FROM tokens WHERE key = $1";
 
@@ -59,6 +63,8 @@ struct Asked<'s, P> {
     tokens: usize,
     /// Whether each answer holds the token.
     tells: bool,
+    /// Whom it is told next to.
+    peer: Option<&'static str>,
 }
 
 fn main() -> Result<()> {
@@ -152,16 +158,11 @@ async fn measure(issuer: &Issuer, token: &str, record: &mut Record) -> Result<bo
     let mut table = Table::default();
     for _ in 0..ROUNDS {
         for address in [&nginx.tcp, &nginx.unix] {
-            let asked = Asked::new("nginx, a constant", &nginx.server, address, nothing.clone());
+            let asked = Asked::new(CONSTANT, &nginx.server, address, nothing.clone());
             asked.silent().both(&mut table).await?;
         }
         let constant = H2::get("/", KEYS, answer_bytes);
-        let asked = Asked::new(
-            "nginx, a constant, h2c",
-            &nginx.server,
-            &nginx.h2c,
-            constant,
-        );
+        let asked = Asked::new(CONSTANT_H2C, &nginx.server, &nginx.h2c, constant);
         asked.silent().both(&mut table).await?;
         for Keyfob {
             server, address, ..
@@ -170,14 +171,22 @@ async fn measure(issuer: &Issuer, token: &str, record: &mut Record) -> Result<bo
             Asked::new("keyfob", server, address, single("/v1/token"))
                 .both(&mut table)
                 .await?;
-            Asked::new("keyfob, h2c", server, address, h2c.clone())
-                .both(&mut table)
-                .await?;
             if has_many {
                 let asked = Asked::new("keyfob, 32 in one call", server, address, many.clone());
-                asked.holding(TOGETHER).closed(&mut table).await?;
+                asked
+                    .beside("keyfob")
+                    .holding(TOGETHER)
+                    .closed(&mut table)
+                    .await?;
             }
         }
+        let Keyfob {
+            server, address, ..
+        } = &ours[0];
+        Asked::new("keyfob, h2c", server, address, h2c.clone())
+            .beside(CONSTANT_H2C)
+            .both(&mut table)
+            .await?;
         for address in [&redis_tcp, &redis.unix] {
             let get = Resp::new(&keys, TOKEN_BYTES);
             Asked::new("redis, GET", &redis.server, address, get)
@@ -258,13 +267,15 @@ impl<'s, P: Protocol> Asked<'s, P> {
             protocol,
             tokens: 1,
             tells: true,
+            peer: Some(CONSTANT),
         }
     }
 
-    /// Its answers hold no token.
+    /// Its answers hold no token, and others are told next to it.
     fn silent(self) -> Self {
         Self {
             tells: false,
+            peer: None,
             ..self
         }
     }
@@ -272,6 +283,14 @@ impl<'s, P: Protocol> Asked<'s, P> {
     /// Its answers hold this many.
     fn holding(self, tokens: usize) -> Self {
         Self { tokens, ..self }
+    }
+
+    /// It is told next to this one.
+    fn beside(self, peer: &'static str) -> Self {
+        Self {
+            peer: Some(peer),
+            ..self
+        }
     }
 
     fn name(&self) -> String {
@@ -294,13 +313,10 @@ impl<'s, P: Protocol> Asked<'s, P> {
         Ok(clients)
     }
 
-    /// Whom its row is told next to: nginx over the same transport. It speaks HTTP/2 over TCP only.
+    /// Whom its row is told next to: over the same transport, so that only what is spoken differs.
     fn peer(&self) -> Option<String> {
-        match (self.tells, self.who.contains("h2c")) {
-            (false, _) => None,
-            (true, true) => Some("nginx, a constant, h2c, TCP".to_owned()),
-            (true, false) => Some(format!("nginx, a constant, {}", self.address.kind())),
-        }
+        let peer = self.peer?;
+        Some(format!("{peer}, {}", self.address.kind()))
     }
 
     /// As fast as it answers, then at a rate that all can take.

@@ -173,6 +173,9 @@ impl Server {
     }
 
     fn end(&mut self) -> io::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
         // The program, not the system call: see `cores`.
         Command::new("kill")
             .arg(format!("-{}", self.farewell))

@@ -37,8 +37,9 @@ impl Postgres {
     /// When it is not installed, or does not start.
     pub fn start() -> Result<Self> {
         let further = installed();
-        let initdb = program("initdb", "postgresql", &further)?;
-        let program = program("postgres", "postgresql", &further)?;
+        let initdb = fs::canonicalize(program("initdb", "postgresql", &further)?)?;
+        // Of the same installation: a machine may have several.
+        let program = initdb.with_file_name("postgres");
         let version = version(&program, "--version")?;
         let folder = folder()?;
         let user = Unprivileged::if_needed()?;
