@@ -42,7 +42,7 @@ const COST: Setting = Setting {
     is_single_use: false,
     lifetime: Duration::from_secs(10),
     per_second: 2_000,
-    span: Duration::from_secs(10),
+    span: Duration::from_secs(12),
     callers_hang_up: false,
 };
 /// Many grants, each refreshed a few times. Tokens so short-lived are renewed by Keyfob when somebody asks: whoever hangs up

@@ -174,7 +174,8 @@ impl Scene {
             span,
             ..
         } = self.setting;
-        let apart = self.setting.lifetime / u32::try_from(users)?;
+        // Within half a life: a token that nobody asks for when it is due is left to lapse, which is not what is looked at.
+        let apart = self.setting.lifetime / 2 / u32::try_from(users)?;
         let mut first = design.worker().await?;
         for user in 0..users {
             self.serve(&mut first, user)
