@@ -1,12 +1,17 @@
-//! What the suites beside it share: how a figure is kept, so that `report` can write it down next to its peers.
+//! What the suites beside it share: how a figure is kept, so that `report` can write it down next to its peers; real servers
+//! to compare with, and what asks them.
 //!
 //! A suite answers one question and is one file. What criterion times is read back from where criterion keeps it; what a
-//! scenario counts is recorded by hand. Nothing here measures.
+//! scenario counts is recorded by hand. Nothing here measures by itself.
 
 pub mod asked;
+pub mod broker;
 pub mod cached;
+pub mod cores;
 pub mod draw;
 pub mod issuer;
+pub mod load;
 pub mod pair;
 pub mod peers;
 pub mod record;
+pub mod servers;
