@@ -3,7 +3,14 @@
 //! A suite answers one question and is one file. What criterion times is read back from where criterion keeps it; what a
 //! scenario counts is recorded by hand. Nothing here measures.
 
+pub mod bare;
 pub mod cached;
 pub mod draw;
+pub mod guests;
+pub mod hand;
+pub mod instructions;
 pub mod pair;
+pub mod prompt;
 pub mod record;
+pub mod spent;
+pub mod stage;
