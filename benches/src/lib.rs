@@ -6,11 +6,14 @@
 pub mod bare;
 pub mod cached;
 pub mod draw;
+pub mod entries;
 pub mod guests;
 pub mod hand;
 pub mod instructions;
+pub mod live;
 pub mod pair;
 pub mod prompt;
 pub mod record;
+pub mod simulated;
 pub mod spent;
 pub mod stage;
