@@ -1,61 +1,69 @@
-//! What durability costs a refresh, next to what it cannot be cheaper than: one commit of a row by the engine itself, on
-//! the same file system. Trust the ratios within one run.
+//! What does a refresh cost? Three tables: without a network, next to the sandbox alone; over loopback, next to a bare POST to
+//! the same issuer; and what durability adds, next to one commit of a row by the engine itself, on the same file system.
+//! Trust the ratios within one run.
 //!
-//! Rows that wait for the disk say more about the disk than about us. `TMPDIR` says which disk it is.
+//! Rows that wait for the disk say more about the disk than about us. `TMPDIR` says which disk it is. The rows of
+//! instructions run this suite once more under valgrind, which is slow and exact: a refresh takes no decision by chance.
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use keyfob::broker::BrokerSettings;
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use keyfob::Secret;
 use keyfob::model::contract::Rotation;
 use keyfob::model::credential::{Credential, Version};
 use keyfob::model::key::CredentialKey;
-use keyfob::model::time::{Clock, SystemClock, UnixTime};
+use keyfob::model::time::SystemClock;
+use keyfob::model::transport::{Delivery, OutgoingRequest, Upstream};
 use keyfob::store::Store;
 use keyfob::store::embedded::EmbeddedStore;
 use keyfob::store::memory::MemoryStore;
-use keyfob::testing::issuer::{Client, ClientAuth, Issuer, IssuerConfig, RefreshRotation};
-use keyfob::{
-    Broker, CallerSettings, PluginSource, Principal, ProviderName, ProviderSettings, ScopeSet,
-    Secret, SecretSettings, SecretSource, Subject, Tenant, TokenRequest,
-};
+use keyfob::upstream::{HttpUpstream, TransportSettings};
+use keyfob::{ProviderName, Subject, Tenant};
+use keyfob_benches::bare::{Bare, Setup};
+use keyfob_benches::guests::Guest;
+use keyfob_benches::hand::Hand;
+use keyfob_benches::instructions::{self, Row};
+use keyfob_benches::record::Record;
+use keyfob_benches::stage::{self, Place, Stage};
 use redb::{Database, Durability, TableDefinition};
-use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 /// About what a sealed credential takes.
 const ROW_BYTES: usize = 1024;
 /// How many commits are under way at once where a flush can be shared.
 const TOGETHER: u64 = 64;
-/// How long the issuer's tokens live; the clock is put forward by more for each refresh.
-const LIFETIME: Duration = Duration::from_secs(300);
 /// 32 bytes of base64.
 const SEALING_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const ROWS: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("rows");
 
-/// A clock that is put forward by hand, so that a token ends whenever the next refresh is to be measured.
-#[derive(Debug)]
-struct Hand(AtomicU64);
-
-impl Hand {
-    fn forward(&self, span: Duration) {
-        let millis = u64::try_from(span.as_millis()).expect("small");
-        self.0.fetch_add(millis, Ordering::SeqCst);
-    }
-}
-
-impl Clock for Hand {
-    fn now(&self) -> UnixTime {
-        UnixTime::from_millis(self.0.load(Ordering::SeqCst))
-    }
-}
+/// The groups, in the order of the tables.
+const GROUPS: [&str; 5] = [
+    "refresh, no network",
+    "refresh, loopback",
+    "engine",
+    "store",
+    "refresh",
+];
 
 fn runtime() -> Runtime {
     Runtime::new().expect("threads")
+}
+
+/// Everything on the thread that asks.
+fn alone() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 fn key(subject: &str) -> CredentialKey {
@@ -137,86 +145,128 @@ fn store(c: &mut Criterion) {
     group.finish();
 }
 
-/// A broker, an issuer on loopback, and one credential.
-struct Stage {
-    clock: Arc<Hand>,
-    /// Ends with the stage.
-    _issuer: Issuer,
-    broker: Broker,
-    caller: Principal,
-    request: TokenRequest,
+/// Without a network: what is the sandbox's, and what is ours. On one thread, so that no row waits for another core to wake up;
+/// the last row is the same on a runtime as a gateway has one.
+fn within(c: &mut Criterion) {
+    let mut group = c.benchmark_group("refresh, no network");
+    let alone = alone();
+    let bare = bare(Setup::OURS);
+    group.bench_function("floor: both steps, bare wasmtime", |b| {
+        b.iter(|| alone.block_on(bare.refresh()).expect("two answers"));
+    });
+    let guest = alone.block_on(Guest::new());
+    group.bench_function("both steps, our sandbox", |b| {
+        b.iter(|| alone.block_on(guest.refresh()));
+    });
+    for (name, rotation) in [
+        ("a whole refresh, never rotates", Rotation::Never),
+        ("a whole refresh, single use", Rotation::SingleUse),
+    ] {
+        let stage = alone.block_on(within_stage(rotation));
+        group.bench_function(name, |b| b.iter(|| alone.block_on(stage.refresh())));
+        alone.block_on(stage.end());
+    }
+    let many = runtime();
+    let stage = many.block_on(within_stage(Rotation::Never));
+    group.bench_function("the same, never rotates, two threads", |b| {
+        b.iter(|| many.block_on(stage.refresh()));
+    });
+    many.block_on(stage.end());
+    group.finish();
 }
 
-impl Stage {
-    async fn new(rotation: Rotation, store: Arc<dyn Store>) -> Self {
-        let clock = Arc::new(Hand(AtomicU64::new(SystemClock.now().as_millis())));
-        let rotates = match rotation {
-            Rotation::Never => RefreshRotation::Never,
-            _ => RefreshRotation::SingleUse,
-        };
-        let client = Client::new("svc", ClientAuth::Basic("correct-horse".into()))
-            .scopes(&["read"])
-            .rotation(rotates);
-        let issuer = Issuer::start(IssuerConfig {
-            clients: vec![client],
-            lifetime: LIFETIME,
-            clock: clock.clone(),
-            ..IssuerConfig::default()
-        })
-        .expect("loopback has a free port");
-        let acme = ProviderName::parse("acme").expect("a name");
-        let mut provider =
-            ProviderSettings::new(acme.clone(), PluginSource::Builtin("oauth2".into()));
-        provider.allow = vec![issuer.token_url().into()];
-        provider.insecure_http = true;
-        provider.settings = json!({
-            "token_url": issuer.token_url(), "client_id": "svc", "grant": "refresh_token",
-        });
-        let secret = SecretSource::Value("correct-horse".into());
-        provider.secrets = vec![SecretSettings::new("client_secret", secret)];
-        provider.scopes = ScopeSet::parse(["read"]).expect("a scope");
-        provider.refresh.rotation = rotation;
-        let rules =
-            json!({ "allow": [{ "provider": "acme", "subjects": ["*"], "scopes": ["*"] }] });
-        let broker = Broker::builder()
-            .clock(clock.clone())
-            .store(store)
-            .settings(BrokerSettings {
-                providers: vec![provider],
-                callers: vec![CallerSettings {
-                    name: "billing".into(),
-                    tenant: Tenant::default(),
-                    rules,
-                }],
-                ..BrokerSettings::default()
-            })
-            .build()
-            .await
-            .expect("a broker");
-        let grant = issuer.issue_refresh_token("svc", "ada").expect("a client");
-        let imported = broker
-            .import_credential(key("ada"), Secret::new(grant), "bench")
-            .await;
-        imported.expect("a new grant");
-        let subject = Subject::parse("ada").expect("a name");
-        let stage = Self {
-            clock,
-            _issuer: issuer,
-            broker,
-            caller: Principal::new("billing", Tenant::default(), Vec::new()),
-            request: TokenRequest::new(acme).subject(subject),
-        };
-        // The first refresh learns how the grant behaves, which is a commit of its own.
-        stage.refresh().await;
-        stage
-    }
+fn within_stage(rotation: Rotation) -> impl Future<Output = Stage> {
+    Stage::new(Place::Within, rotation, Arc::new(MemoryStore::new()))
+}
 
-    /// The token has ended: a caller waits for the next one.
-    async fn refresh(&self) {
-        self.clock.forward(LIFETIME * 2);
-        let token = self.broker.token(&self.caller, &self.request).await;
-        assert!(black_box(token).is_ok());
+/// Over loopback: an issuer in this process takes its share of every row.
+fn loopback(c: &mut Criterion) {
+    let mut group = c.benchmark_group("refresh, loopback");
+    let runtime = runtime();
+    let clock = Arc::new(Hand::at_present());
+    let (issuer, grant) = runtime.block_on(async {
+        let issuer = stage::issuer(&clock, Rotation::Never);
+        let grant = issuer.issue_refresh_token("svc", "ada").expect("a client");
+        (issuer, grant)
+    });
+    let (authority, path) = parts(issuer.token_url());
+    let form = format!("grant_type=refresh_token&refresh_token={grant}&scope=read");
+    let request = |builder: http::request::Builder| {
+        builder
+            .method("POST")
+            .header(AUTHORIZATION, stage::AUTHORIZATION)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+    };
+
+    let mut sender = runtime.block_on(connect(authority));
+    group.bench_function("floor: a bare POST on a connection that is kept", |b| {
+        b.iter(|| {
+            let bare = http::Request::builder().uri(path);
+            let bare = request(bare).header(HOST, authority);
+            let bare = bare.body(Full::from(form.clone())).expect("a request");
+            runtime.block_on(async {
+                let answer = sender.send_request(bare).await.expect("an answer");
+                assert!(answer.status().is_success());
+                let body = answer.into_body().collect().await.expect("all of it");
+                black_box(body.to_bytes())
+            })
+        });
+    });
+
+    let transport = TransportSettings {
+        insecure_http: true,
+        ..TransportSettings::default()
+    };
+    let upstream = HttpUpstream::new(&transport, Arc::new(SystemClock)).expect("a client");
+    for (name, carries_grant) in [
+        ("our way out alone, a connection that is kept", false),
+        ("our way out alone, a connection of its own", true),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let ours = request(http::Request::builder()).body(()).expect("headers");
+                let ours = OutgoingRequest {
+                    method: ours.method().clone(),
+                    url: issuer.token_url().parse().expect("a URL"),
+                    headers: ours.headers().clone(),
+                    body: Secret::new(form.clone().into_bytes()),
+                    carries_grant,
+                };
+                let sent = upstream.send(ours, Duration::from_secs(10));
+                let delivery = runtime.block_on(sent);
+                assert!(
+                    matches!(delivery, Delivery::Answered(answer) if answer.status.is_success())
+                );
+            });
+        });
     }
+    for (name, rotation) in [
+        ("a whole refresh, never rotates", Rotation::Never),
+        ("a whole refresh, single use", Rotation::SingleUse),
+    ] {
+        let store = Arc::new(MemoryStore::new());
+        let stage = runtime.block_on(Stage::new(Place::Loopback, rotation, store));
+        group.bench_function(name, |b| b.iter(|| runtime.block_on(stage.refresh())));
+        runtime.block_on(stage.end());
+    }
+    group.finish();
+}
+
+/// Host with port, and path.
+fn parts(url: &str) -> (&str, &str) {
+    let rest = url.strip_prefix("http://").expect("plain");
+    rest.split_at(rest.find('/').expect("a path"))
+}
+
+/// A connection of hyper's to the issuer, kept by a task.
+async fn connect(authority: &str) -> SendRequest<Full<Bytes>> {
+    let socket = TcpStream::connect(authority).await.expect("loopback");
+    socket.set_nodelay(true).expect("a socket");
+    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
+    let (sender, connection) = shaken.expect("an issuer");
+    #[expect(clippy::disallowed_methods, reason = "a bench has no tracker")]
+    tokio::spawn(connection);
+    sender
 }
 
 /// From a caller's question to the answer, an issuer on loopback in between.
@@ -248,11 +298,37 @@ fn refresh(c: &mut Criterion) {
     ];
     for (name, rotation, store) in stores {
         let runtime = runtime();
-        let stage = runtime.block_on(Stage::new(rotation, store));
+        let stage = runtime.block_on(Stage::new(Place::Loopback, rotation, store));
         group.bench_function(name, |b| b.iter(|| runtime.block_on(stage.refresh())));
-        runtime.block_on(stage.broker.shutdown(Duration::from_secs(1)));
+        runtime.block_on(stage.end());
     }
     group.finish();
+}
+
+/// The same rows as [`within`], counted.
+const COUNTED: [Row; 4] = [
+    ("floor: both steps, bare wasmtime", || {
+        let alone = alone();
+        let bare = bare(Setup::OURS);
+        Box::new(move || alone.block_on(bare.refresh()).expect("two answers"))
+    }),
+    ("both steps, our sandbox", || {
+        let alone = alone();
+        let guest = alone.block_on(Guest::new());
+        Box::new(move || alone.block_on(guest.refresh()))
+    }),
+    ("a whole refresh, never rotates", || whole(Rotation::Never)),
+    ("a whole refresh, single use", || whole(Rotation::SingleUse)),
+];
+
+fn whole(rotation: Rotation) -> Box<dyn FnMut()> {
+    let alone = alone();
+    let stage = alone.block_on(within_stage(rotation));
+    Box::new(move || alone.block_on(stage.refresh()))
+}
+
+fn bare(setup: Setup) -> Bare {
+    Bare::new(setup, stage::oauth2(), &stage::oauth2_settings()).expect("a plugin")
 }
 
 criterion_group! {
@@ -261,6 +337,22 @@ criterion_group! {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = engine, store, refresh
+    targets = within, loopback, engine, store, refresh
 }
-criterion_main!(benches);
+
+fn main() -> anyhow::Result<()> {
+    if instructions::counts(&COUNTED) {
+        return Ok(());
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    let mut record = Record::new("refresh");
+    record.criterion(&GROUPS)?;
+    instructions::record(
+        &mut record,
+        "refresh, no network: instructions, a byte of memory put back counts as one",
+        &COUNTED,
+    )?;
+    record.save()?;
+    Ok(())
+}

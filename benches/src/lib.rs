@@ -6,6 +6,7 @@
 
 pub mod asked;
 pub mod broker;
+pub mod bare;
 pub mod cached;
 pub mod cores;
 pub mod draw;
@@ -15,3 +16,14 @@ pub mod pair;
 pub mod peers;
 pub mod record;
 pub mod servers;
+pub mod entries;
+pub mod guests;
+pub mod hand;
+pub mod instructions;
+pub mod live;
+pub mod pair;
+pub mod prompt;
+pub mod record;
+pub mod simulated;
+pub mod spent;
+pub mod stage;

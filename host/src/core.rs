@@ -18,6 +18,7 @@ use crate::model::key::{CredentialKey, ProviderName};
 use crate::model::secret::Secret;
 use crate::model::time::{Clock, UnixTime};
 use crate::model::token::{AccessToken, SlotId};
+use crate::model::transport::Upstream;
 use crate::observe::{Metrics, ProviderReading, Timeline};
 use crate::refresh::{self, Keeping};
 use crate::schedule::{Budget, Budgets, Limits, Refresher, Scheduler};
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) secrets: SecretReader,
     pub(crate) catalog: Arc<Catalog>,
+    /// In place of each provider's own way out.
+    pub(crate) upstream: Option<Arc<dyn Upstream>>,
     /// What is in force. Read once per decision, written by swaps and reloads only; not held across an await.
     pub(crate) snapshot: RwLock<Arc<Snapshot>>,
     /// One change of the snapshot at a time; held across the compilation of a plugin, touched by no caller.
@@ -108,6 +111,7 @@ pub(crate) struct Given {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) secrets: SecretReader,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) upstream: Option<Arc<dyn Upstream>>,
     pub(crate) cache: Cache,
     pub(crate) snapshot: Snapshot,
     pub(crate) seeds: Seeds,
@@ -128,6 +132,7 @@ impl Core {
             store: given.store,
             secrets: given.secrets,
             catalog: given.catalog,
+            upstream: given.upstream,
             snapshot: RwLock::new(Arc::new(given.snapshot)),
             changing: tokio::sync::Mutex::default(),
             epoch: PolicyEpoch::default(),

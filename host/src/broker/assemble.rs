@@ -11,6 +11,7 @@ use super::{SetupMistake, transport};
 use crate::model::contract::{PolicyPlugin, ProviderPlugin};
 use crate::model::secret::Secret;
 use crate::model::time::Clock;
+use crate::model::transport::Upstream;
 use crate::secrets::SecretReader;
 use crate::settings::{PluginSource, ProviderSettings, Wasi};
 use crate::snapshot::{Placed, Provider, Snapshot, fingerprint_of};
@@ -23,6 +24,8 @@ pub(super) struct Parts {
     pub(super) secrets: SecretReader,
     pub(super) fingerprints: Secret<[u8; 32]>,
     pub(super) clock: Arc<dyn Clock>,
+    /// In place of each provider's own way out.
+    pub(super) upstream: Option<Arc<dyn Upstream>>,
 }
 
 /// What may stand in place of what the configuration names, as long as it names the same.
@@ -127,7 +130,10 @@ impl Parts {
         };
         let checked = Provider::check(settings, &*plugin).await;
         let fingerprint = fingerprint_of(settings, &self.secrets, &self.fingerprints).await;
-        let upstream = transport::upstream(settings, &self.secrets, self.clock.clone()).await;
+        let upstream = match &self.upstream {
+            Some(given) => Ok(given.clone()),
+            None => transport::upstream(settings, &self.secrets, self.clock.clone()).await,
+        };
         match (checked, fingerprint, upstream) {
             (Ok((needs, rules)), Ok(fingerprint), Ok(upstream)) => Ok(Provider {
                 settings: settings.clone(),
@@ -135,7 +141,7 @@ impl Parts {
                 plugin,
                 needs,
                 rules: Arc::new(rules),
-                upstream: Arc::new(upstream),
+                upstream,
                 fingerprint,
             }),
             (checked, fingerprint, upstream) => {

@@ -16,6 +16,7 @@ use crate::model::key::{CredentialKey, ProviderName, Tenant, TokenKey};
 use crate::model::policy::Principal;
 use crate::model::secret::Secret;
 use crate::model::time::{Clock, SystemClock, UnixTime};
+use crate::model::transport::Upstream;
 use crate::observe::{Fanout, Lines, Metrics, Timeline};
 use crate::refresh::{self, Want};
 use crate::secrets::{Environment, SecretReader};
@@ -43,6 +44,7 @@ pub struct Builder {
     store: Arc<dyn Store>,
     limits: CacheLimits,
     catalog: Option<Arc<Catalog>>,
+    upstream: Option<Arc<dyn Upstream>>,
 }
 
 // === impl Builder ===
@@ -58,6 +60,7 @@ impl Default for Builder {
             store: Arc::new(MemoryStore::new()),
             limits: CacheLimits::default(),
             catalog: None,
+            upstream: None,
         }
     }
 }
@@ -103,6 +106,16 @@ impl Builder {
     #[must_use]
     pub fn catalog(mut self, catalog: Arc<Catalog>) -> Self {
         self.catalog = Some(catalog);
+        self
+    }
+
+    /// Sends every provider's requests through here, and none into the network: to count what a refresh costs without one,
+    /// or to let an issuer be a function. What the configuration says of addresses, certificates and proxies is not looked
+    /// at then.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn upstream(mut self, upstream: Arc<dyn Upstream>) -> Self {
+        self.upstream = Some(upstream);
         self
     }
 
@@ -152,6 +165,7 @@ impl Builder {
                 None => Secret::new(random()?),
             },
             clock: self.clock.clone(),
+            upstream: self.upstream.clone(),
         };
         let kept = self
             .store
@@ -190,6 +204,7 @@ impl Builder {
             store: self.store,
             secrets: parts.secrets,
             catalog: parts.catalog,
+            upstream: parts.upstream,
             cache: Cache::new(self.limits, observer),
             snapshot,
             seeds: Seeds {
@@ -230,6 +245,7 @@ impl Broker {
             secrets: core.secrets.clone(),
             fingerprints: core.seeds.fingerprints.clone(),
             clock: core.clock.clone(),
+            upstream: core.upstream.clone(),
         };
         let revision = old.revision + 1;
         let next = parts

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::model::time::Clock;
+use crate::model::transport::Upstream;
 use crate::secrets::SecretReader;
 use crate::settings::{AddressBlock, ProviderSettings, SecretSource};
 use crate::snapshot::SetupMistake;
@@ -14,7 +15,7 @@ pub(super) async fn upstream(
     settings: &ProviderSettings,
     secrets: &SecretReader,
     clock: Arc<dyn Clock>,
-) -> Result<HttpUpstream, Vec<SetupMistake>> {
+) -> Result<Arc<dyn Upstream>, Vec<SetupMistake>> {
     let mut mistakes = Vec::new();
     let mut mistake = |message: String, fix: &str| {
         mistakes.push(SetupMistake {
@@ -59,7 +60,8 @@ pub(super) async fn upstream(
         }
     }
     if mistakes.is_empty() {
-        HttpUpstream::new(&transport, clock).map_err(|fault| {
+        let made = HttpUpstream::new(&transport, clock);
+        made.map(|made| Arc::new(made) as _).map_err(|fault| {
             vec![SetupMistake {
                 provider: Some(settings.name.as_str().to_owned()),
                 message: format!("{}: {}", fault.setting, fault.message),

@@ -7,7 +7,7 @@ use crate::cache::Slot;
 use crate::core::Core;
 use crate::model::backoff::RETRY_AFTER_MIN;
 use crate::model::flow::{Failure, FailureScope};
-use crate::schedule::{Budget, Lane, NoTicket, Ticket};
+use crate::schedule::{Bid, Budget, Lane, NoTicket, Ticket};
 
 /// The share of the callers' patience that is kept back: they are to hear why they got nothing and when to come again,
 /// which they would not if their patience ended at the same moment.
@@ -25,13 +25,20 @@ pub(super) async fn ticket(
 ) -> Result<Ticket, Failure> {
     let now = core.now();
     let ends = slot.current().map_or(now, |token| token.expires());
-    let turn = budget.wait(lane);
+    let tenant = &slot.key().credential.tenant;
+    let turn = budget.wait(tenant, lane);
+    let bid = Bid {
+        tenant: tenant.clone(),
+        slot: slot.id(),
+        ends,
+        lane,
+    };
     let patience = patience - patience / KEPT_ONE_IN;
     let waited = tokio::select! {
         biased;
         // Nothing starts any more: whoever queues is told now, not when the rate would have let it through.
         () = core.stop.cancelled() => return Err(stopping()),
-        waited = tokio::time::timeout(patience, budget.ticket(slot.id(), lane, ends, now)) => waited,
+        waited = tokio::time::timeout(patience, budget.ticket(bid, now)) => waited,
     };
     match waited {
         Ok(Ok(ticket)) => Ok(ticket),

@@ -1,10 +1,9 @@
-//! How much of a provider may be used at once, and who goes first.
+//! How much of a provider may be used at once. The budgets of all of them are in `budgets`.
 //!
-//! One ticket is one flow. Callers who wait go before renewals ahead of time, and a share of the tickets is kept for
-//! them; within each, the token that ends first goes first. The number of tickets follows what the provider can take.
+//! One ticket is one flow. Who gets the next one is in `queue`; a share of the tickets is kept for callers who wait. The
+//! number of tickets follows what the provider can take.
 //! When it asked for a pause for the whole client, there are none. Where the operator set a rate, both lanes obey it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use tokio::time::Instant;
 
 use super::latency::Latencies;
 use super::pace::Pace;
-use crate::model::key::ProviderName;
+use super::queue::{Bid, Flow, Lane, Queue};
+use crate::model::key::Tenant;
 use crate::model::time::UnixTime;
 use crate::model::token::SlotId;
 
@@ -26,15 +26,6 @@ pub const QUEUE_MAX: usize = 16_384;
 const CUT: f64 = 0.7;
 /// Signs of one and the same overload arrive together: one cut is enough for all within this.
 const CUT_PAUSE: Duration = Duration::from_secs(1);
-
-/// For whom a flow runs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Lane {
-    /// Somebody waits.
-    Waiting,
-    /// Nobody does yet.
-    Ahead,
-}
 
 /// How the provider took a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,11 +66,11 @@ pub struct Budget {
 
 /// Whom a budget tells what.
 #[derive(Clone, Default)]
-struct Bells {
+pub(super) struct Bells {
     /// The scheduler may start another renewal.
-    freed: Arc<Notify>,
-    /// Somebody waits for the rate: see [`Budgets::run`].
-    paced: Arc<Notify>,
+    pub(super) freed: Arc<Notify>,
+    /// Somebody waits for the rate: see [`Budgets::run`](super::Budgets::run).
+    pub(super) paced: Arc<Notify>,
 }
 
 /// The right to run one flow. Dropped, it comes back.
@@ -89,19 +80,11 @@ pub struct Ticket {
     lane: Lane,
 }
 
-/// The budgets of all providers: they outlive the settings that were in force when they were opened.
-///
-/// Bounded by the providers that were ever configured.
-pub struct Budgets {
-    by_provider: Mutex<HashMap<ProviderName, Arc<Budget>>>,
-    bells: Bells,
-}
-
 struct State {
     /// As configured.
     most: usize,
     pace: Option<Pace>,
-    /// Somebody waits for the rate, and [`Budgets::run`] knows.
+    /// Somebody waits for the rate, and [`Budgets::run`](super::Budgets::run) knows.
     timed: bool,
     /// The scheduler is to be told when the rate lets another renewal start: it found no room, or started one.
     wants_room: bool,
@@ -111,19 +94,9 @@ struct State {
     running: usize,
     running_ahead: usize,
     paused_until: UnixTime,
-    queue: BTreeMap<Place, Told>,
-    /// Where each flow queues. A slot has one nearly always, and two while one that was disowned still queues.
-    places: BTreeMap<Flow, Place>,
-    queued_ahead: usize,
-    next: u64,
+    queue: Queue<Told>,
     latencies: Latencies,
 }
-
-/// A flow that queues: its slot, and the number that no other flow ever has.
-type Flow = (SlotId, u64);
-
-/// A place in the queue: those who wait first, then by the end of the token to be replaced, then by arrival.
-type Place = (Lane, UnixTime, u64, SlotId);
 
 /// Tells one who queues.
 type Told = oneshot::Sender<Result<Ticket, NoTicket>>;
@@ -137,7 +110,7 @@ struct Queued<'a> {
 // === impl Budget ===
 
 impl Budget {
-    fn new(limits: Limits, bells: Bells) -> Arc<Self> {
+    pub(super) fn new(limits: Limits, bells: Bells) -> Arc<Self> {
         let most = limits.most.max(1);
         let state = State {
             most,
@@ -149,10 +122,7 @@ impl Budget {
             running: 0,
             running_ahead: 0,
             paused_until: UnixTime::default(),
-            queue: BTreeMap::new(),
-            places: BTreeMap::new(),
-            queued_ahead: 0,
-            next: 0,
+            queue: Queue::default(),
             latencies: Latencies::default(),
         };
         Arc::new(Self {
@@ -161,7 +131,7 @@ impl Budget {
         })
     }
 
-    /// Waits for a ticket for this slot's flow; `ends` is the end of the token it is to replace.
+    /// Waits for a ticket for a flow.
     ///
     /// # Errors
     ///
@@ -170,13 +140,7 @@ impl Budget {
     /// # Cancel safety
     ///
     /// Dropping the future leaves the queue.
-    pub async fn ticket(
-        self: &Arc<Self>,
-        slot: SlotId,
-        lane: Lane,
-        ends: UnixTime,
-        now: UnixTime,
-    ) -> Result<Ticket, NoTicket> {
+    pub async fn ticket(self: &Arc<Self>, bid: Bid, now: UnixTime) -> Result<Ticket, NoTicket> {
         let (flow, receiver) = {
             let mut state = self.lock();
             if now < state.paused_until {
@@ -188,10 +152,7 @@ impl Budget {
                 return Err(NoTicket::Full);
             }
             let (sender, receiver) = oneshot::channel();
-            let number = state.next;
-            state.next += 1;
-            state.enqueue((lane, ends, number, slot), sender);
-            ((slot, number), receiver)
+            (state.queue.put(bid, sender), receiver)
         };
         let _queued = Queued { budget: self, flow };
         self.grant();
@@ -201,18 +162,7 @@ impl Budget {
 
     /// Somebody joined the flow of this slot and waits: it goes before those that nobody waits for.
     pub fn hurry(self: &Arc<Self>, slot: SlotId) {
-        let mut state = self.lock();
-        let of_slot = state.places.range((slot, 0)..=(slot, u64::MAX));
-        let calm: Vec<_> = of_slot
-            .map(|(_, place)| *place)
-            .filter(|place| place.0 == Lane::Ahead)
-            .collect();
-        for (_, ends, number, _) in calm {
-            if let Some(sender) = state.dequeue((slot, number)) {
-                state.enqueue((Lane::Waiting, ends, number, slot), sender);
-            }
-        }
-        drop(state);
+        self.lock().queue.hurry(slot);
         self.grant();
     }
 
@@ -221,11 +171,9 @@ impl Budget {
         let mut state = self.lock();
         state.paused_until = state.paused_until.max(until);
         let until = state.paused_until;
-        let queue = std::mem::take(&mut state.queue);
-        state.places.clear();
-        state.queued_ahead = 0;
+        let queue = state.queue.drain();
         drop(state);
-        for sender in queue.into_values() {
+        for sender in queue {
             // Who left meanwhile does not mind.
             let _ = sender.send(Err(NoTicket::Paused { until }));
         }
@@ -246,16 +194,18 @@ impl Budget {
     /// How many more renewals ahead of time would get a ticket at once.
     pub fn room(&self, now: UnixTime) -> usize {
         let mut state = self.lock();
-        if now < state.paused_until || state.queue.len() > state.queued_ahead {
+        if now < state.paused_until || state.queue.len() > state.queue.ahead() {
             return 0;
         }
         let free = state.limit().saturating_sub(state.running);
         let ahead = state.limit_ahead().saturating_sub(state.running_ahead);
-        let room = free.min(ahead).saturating_sub(state.queued_ahead);
+        let room = free.min(ahead).saturating_sub(state.queue.ahead());
         let Some(pace) = &state.pace else {
             return room;
         };
-        let paced = pace.free(Instant::now()).saturating_sub(state.queued_ahead);
+        let paced = pace
+            .free(Instant::now())
+            .saturating_sub(state.queue.ahead());
         if paced > 0 || room == 0 {
             return paced.min(room);
         }
@@ -268,15 +218,13 @@ impl Budget {
         0
     }
 
-    /// How long the rate makes one wait who would queue now, if all who queue before stay. Zero without a rate.
-    pub fn wait(&self, lane: Lane) -> Duration {
+    /// How long the rate makes one of this tenant wait who would queue now, if all who queue before stay and no tenant comes
+    /// that does not queue yet. Zero without a rate.
+    pub fn wait(&self, tenant: &Tenant, lane: Lane) -> Duration {
         let state = self.lock();
-        let before = match lane {
-            Lane::Waiting => state.queue.len() - state.queued_ahead,
-            Lane::Ahead => state.queue.len(),
-        };
-        let pace = state.pace.as_ref();
-        pace.map_or(Duration::ZERO, |pace| pace.wait(before, Instant::now()))
+        state.pace.as_ref().map_or(Duration::ZERO, |pace| {
+            pace.wait(state.queue.before(tenant, lane), Instant::now())
+        })
     }
 
     /// What nineteen in twenty flows did not exceed: what a renewal needs.
@@ -315,13 +263,12 @@ impl Budget {
     }
 
     /// Hands out what tickets there are, in order; answers when the rate allows the next one that somebody waits for.
-    fn grant_now(self: &Arc<Self>) -> Option<Instant> {
+    pub(super) fn grant_now(self: &Arc<Self>) -> Option<Instant> {
         let now = Instant::now();
         let mut granted = Vec::new();
         let mut held_back = false;
         let mut state = self.lock();
-        while let Some(place) = state.queue.first_key_value().map(|(place, _)| *place) {
-            let (lane, _, number, slot) = place;
+        while let Some(lane) = state.queue.next_lane() {
             if !state.admits(lane) {
                 break;
             }
@@ -329,7 +276,7 @@ impl Budget {
                 held_back = true;
                 break;
             }
-            let Some(sender) = state.dequeue((slot, number)) else {
+            let Some(sender) = state.queue.pop(lane) else {
                 break;
             };
             state.running += 1;
@@ -392,19 +339,6 @@ impl State {
         self.running < self.limit()
             && (lane == Lane::Waiting || self.running_ahead < self.limit_ahead())
     }
-
-    fn enqueue(&mut self, place: Place, sender: Told) {
-        let (lane, _, number, slot) = place;
-        self.queued_ahead += usize::from(lane == Lane::Ahead);
-        self.places.insert((slot, number), place);
-        self.queue.insert(place, sender);
-    }
-
-    fn dequeue(&mut self, flow: Flow) -> Option<Told> {
-        let place = self.places.remove(&flow)?;
-        self.queued_ahead -= usize::from(place.0 == Lane::Ahead);
-        self.queue.remove(&place)
-    }
 }
 
 // === impl Ticket ===
@@ -439,71 +373,12 @@ impl Drop for Ticket {
     }
 }
 
-// === impl Budgets ===
-
-impl Budgets {
-    /// None yet; `freed` is told when any ticket comes back.
-    pub fn new(freed: Arc<Notify>) -> Self {
-        Self {
-            by_provider: Mutex::default(),
-            bells: Bells {
-                freed,
-                ..Bells::default()
-            },
-        }
-    }
-
-    /// Lets those through whom a rate held back, each when it is time, for as long as it is polled.
-    ///
-    /// # Cancel safety
-    ///
-    /// Whoever queues stays in the queue.
-    pub async fn run(&self) {
-        loop {
-            let next = self.all().iter().filter_map(Budget::grant_now).min();
-            tokio::select! {
-                () = self.bells.paced.notified() => {}
-                () = until(next) => {}
-            }
-        }
-    }
-
-    fn all(&self) -> Vec<Arc<Budget>> {
-        let budgets = self
-            .by_provider
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        budgets.values().cloned().collect()
-    }
-
-    /// The provider's budget, opened if need be, within these limits.
-    pub fn of(&self, provider: &ProviderName, limits: Limits) -> Arc<Budget> {
-        let mut budgets = self
-            .by_provider
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let open = || Budget::new(limits, self.bells.clone());
-        let budget = Arc::clone(budgets.entry(provider.clone()).or_insert_with(open));
-        drop(budgets);
-        budget.set_limits(limits);
-        budget
-    }
-}
-
-/// Sleeps until then; for ever without a time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 // === impl Queued ===
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         // With the ticket in hand there is no place left to give up.
-        let left = self.budget.lock().dequeue(self.flow);
+        let left = self.budget.lock().queue.leave(self.flow);
         drop(left);
     }
 }

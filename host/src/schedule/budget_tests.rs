@@ -3,6 +3,8 @@
 use futures_util::{FutureExt, poll};
 
 use super::*;
+use crate::model::key::ProviderName;
+use crate::schedule::Budgets;
 
 const NOW: UnixTime = UnixTime::from_secs(1_000);
 
@@ -14,9 +16,19 @@ fn limits(most: usize, rate: Option<f64>) -> Limits {
     Limits { most, rate }
 }
 
+/// Of the only tenant there is, unless a test is about tenants.
+pub(super) fn bid(slot: u64, lane: Lane, ends: UnixTime) -> Bid {
+    Bid {
+        tenant: Tenant::default(),
+        slot: SlotId(slot),
+        ends,
+        lane,
+    }
+}
+
 fn take(budget: &Arc<Budget>, slot: u64, lane: Lane) -> Option<Ticket> {
     budget
-        .ticket(SlotId(slot), lane, NOW, NOW)
+        .ticket(bid(slot, lane, NOW), NOW)
         .now_or_never()
         .map(|ticket| ticket.unwrap())
 }
@@ -57,7 +69,7 @@ async fn callers_go_first_and_then_the_token_that_ends_first() {
         Box::pin(async move {
             let ends = NOW.plus(Duration::from_secs(ends));
             budget
-                .ticket(SlotId(slot), lane, ends, NOW)
+                .ticket(bid(slot, lane, ends), NOW)
                 .await
                 .map(|ticket| (slot, ticket))
         })
@@ -89,8 +101,8 @@ async fn callers_go_first_and_then_the_token_that_ends_first() {
 async fn who_leaves_the_queue_takes_no_ticket_along() {
     let budget = budget(1);
     let running = take(&budget, 0, Lane::Waiting).unwrap();
-    let mut leaves = Box::pin(budget.ticket(SlotId(1), Lane::Waiting, NOW, NOW));
-    let mut granted = Box::pin(budget.ticket(SlotId(2), Lane::Waiting, NOW, NOW));
+    let mut leaves = Box::pin(budget.ticket(bid(1, Lane::Waiting, NOW), NOW));
+    let mut granted = Box::pin(budget.ticket(bid(2, Lane::Waiting, NOW), NOW));
     assert!(poll!(&mut leaves).is_pending() && poll!(&mut granted).is_pending());
     drop(leaves);
     drop(running);
@@ -104,7 +116,7 @@ async fn who_leaves_the_queue_takes_no_ticket_along() {
 async fn two_flows_of_one_slot_queue_side_by_side() {
     let budget = budget(1);
     let running = take(&budget, 0, Lane::Waiting).unwrap();
-    let queue = |lane| Box::pin(budget.ticket(SlotId(1), lane, NOW, NOW));
+    let queue = |lane| Box::pin(budget.ticket(bid(1, lane, NOW), NOW));
     let (mut disowned, mut second, mut third) = (
         queue(Lane::Ahead),
         queue(Lane::Waiting),
@@ -128,8 +140,8 @@ async fn two_flows_of_one_slot_queue_side_by_side() {
 async fn whoever_joins_a_slot_hurries_all_its_flows() {
     let budget = budget(1);
     let running = take(&budget, 0, Lane::Waiting).unwrap();
-    let mut other = Box::pin(budget.ticket(SlotId(2), Lane::Ahead, NOW, NOW));
-    let mut flows = [(); 2].map(|()| Box::pin(budget.ticket(SlotId(1), Lane::Ahead, NOW, NOW)));
+    let mut other = Box::pin(budget.ticket(bid(2, Lane::Ahead, NOW), NOW));
+    let mut flows = [(); 2].map(|()| Box::pin(budget.ticket(bid(1, Lane::Ahead, NOW), NOW)));
     assert!(poll!(&mut other).is_pending());
     for flow in &mut flows {
         assert!(poll!(flow).is_pending());
@@ -147,13 +159,13 @@ async fn whoever_joins_a_slot_hurries_all_its_flows() {
 async fn a_pause_of_the_client_answers_everybody_at_once() {
     let budget = budget(1);
     let _running = take(&budget, 0, Lane::Waiting).unwrap();
-    let mut queued = Box::pin(budget.ticket(SlotId(1), Lane::Waiting, NOW, NOW));
+    let mut queued = Box::pin(budget.ticket(bid(1, Lane::Waiting, NOW), NOW));
     assert!(poll!(&mut queued).is_pending());
     let until = NOW.plus(Duration::from_secs(7));
     budget.pause(until);
     budget.pause(NOW);
     assert_eq!(queued.await.err(), Some(NoTicket::Paused { until }));
-    let late = budget.ticket(SlotId(2), Lane::Ahead, NOW, NOW).await;
+    let late = budget.ticket(bid(2, Lane::Ahead, NOW), NOW).await;
     assert_eq!(late.err(), Some(NoTicket::Paused { until }));
     assert_eq!(
         (budget.paused(NOW), budget.paused(until)),
@@ -187,11 +199,11 @@ fn one_flow_too_many_is_told_at_once() {
     let budget = budget(1);
     let _running = take(&budget, 0, Lane::Waiting).unwrap();
     let mut queued: Vec<_> = (1..=QUEUE_MAX as u64)
-        .map(|n| Box::pin(budget.ticket(SlotId(n), Lane::Waiting, NOW, NOW)))
+        .map(|n| Box::pin(budget.ticket(bid(n, Lane::Waiting, NOW), NOW)))
         .collect();
     assert!(queued.iter_mut().all(|one| one.now_or_never().is_none()));
     let late = budget
-        .ticket(SlotId(0), Lane::Waiting, NOW, NOW)
+        .ticket(bid(0, Lane::Waiting, NOW), NOW)
         .now_or_never();
     assert_eq!(late.unwrap().err(), Some(NoTicket::Full));
 }

@@ -7,8 +7,10 @@
 //! another time, and nothing has to be found and removed.
 
 mod budget;
+mod budgets;
 mod latency;
 mod pace;
+mod queue;
 mod ready;
 mod wheel;
 
@@ -19,7 +21,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use self::budget::{Budget, Budgets, Lane, Limits, Load, NoTicket, QUEUE_MAX, Ticket};
+pub use self::budget::{Budget, Limits, Load, NoTicket, QUEUE_MAX, Ticket};
+pub use self::budgets::Budgets;
+pub use self::queue::{Bid, Lane};
 use self::ready::Ready;
 use self::wheel::Wheel;
 use crate::cache::{Nudge, PolicyEpoch, Slot};

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
 
+use super::tests::bid;
 use super::*;
+use crate::model::key::ProviderName;
+use crate::schedule::Budgets;
 
 const NOW: UnixTime = UnixTime::from_secs(1_000);
 const RATE: usize = 50;
@@ -71,8 +74,8 @@ async fn ten_thousand_who_come_back_at_once_start_at_the_rate_and_the_rest_know_
         let (budget, began) = (world.budget.clone(), world.began);
         callers.spawn(async move {
             for tries in 1.. {
-                let turn = budget.wait(Lane::Waiting);
-                let ticket = budget.ticket(SlotId(slot), Lane::Waiting, NOW, NOW);
+                let turn = budget.wait(&Tenant::default(), Lane::Waiting);
+                let ticket = budget.ticket(bid(slot, Lane::Waiting, NOW), NOW);
                 if let Ok(ticket) = tokio::time::timeout(PATIENCE, ticket).await {
                     let started = began.elapsed();
                     // The issuer takes a moment.
@@ -117,7 +120,7 @@ async fn callers_go_first_at_the_rate_too() {
         };
         let (budget, order) = (world.budget.clone(), order.clone());
         flows.spawn(async move {
-            let ticket = budget.ticket(SlotId(slot), lane, NOW, NOW).await.unwrap();
+            let ticket = budget.ticket(bid(slot, lane, NOW), NOW).await.unwrap();
             order.lock().unwrap().push(lane);
             drop(ticket);
         });
@@ -141,7 +144,7 @@ async fn renewals_ahead_of_time_obey_the_rate_and_the_scheduler_is_told_when_the
         for _ in 0..world.budget.room(NOW) {
             let (budget, started) = (world.budget.clone(), started.clone());
             flows.spawn(async move {
-                let ticket = budget.ticket(SlotId(1), Lane::Ahead, NOW, NOW).await;
+                let ticket = budget.ticket(bid(1, Lane::Ahead, NOW), NOW).await;
                 started.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 drop(ticket);
@@ -161,7 +164,7 @@ async fn renewals_ahead_of_time_obey_the_rate_and_the_scheduler_is_told_when_the
 #[tokio::test(start_paused = true)]
 async fn who_leaves_the_queue_leaves_the_rate_to_others() {
     let world = World::new(100, 1.0);
-    let queue = |slot| Box::pin(world.budget.ticket(SlotId(slot), Lane::Waiting, NOW, NOW));
+    let queue = |slot| Box::pin(world.budget.ticket(bid(slot, Lane::Waiting, NOW), NOW));
     drop(queue(0).await.unwrap());
     let (mut leaves, stays) = (queue(1), queue(2));
     assert!(futures_util::poll!(&mut leaves).is_pending());
@@ -174,11 +177,14 @@ async fn who_leaves_the_queue_leaves_the_rate_to_others() {
 async fn a_reload_changes_the_rate_under_those_who_queue() {
     let world = World::new(100, 0.1);
     let acme = ProviderName::parse("acme").unwrap();
-    let queue = |slot| Box::pin(world.budget.ticket(SlotId(slot), Lane::Waiting, NOW, NOW));
+    let queue = |slot| Box::pin(world.budget.ticket(bid(slot, Lane::Waiting, NOW), NOW));
     drop(queue(0).await.unwrap());
     let mut waits = queue(1);
     assert!(futures_util::poll!(&mut waits).is_pending());
-    assert_eq!(world.budget.wait(Lane::Waiting), Duration::from_secs(20));
+    assert_eq!(
+        world.budget.wait(&Tenant::default(), Lane::Waiting),
+        Duration::from_secs(20)
+    );
     world.budgets.of(
         &acme,
         Limits {

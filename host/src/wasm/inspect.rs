@@ -275,6 +275,11 @@ enum Offer {
 }
 
 impl World {
+    /// The name that its interface is exported under in one version.
+    pub(super) fn interface_of(&self, version: &str) -> String {
+        format!("{}@{version}", self.interface)
+    }
+
     fn exported_in(&self, exports: &[String]) -> Offer {
         let versions = exports.iter().filter_map(|export| {
             export

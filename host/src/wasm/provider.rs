@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower,
+};
 
 use super::bindings::provider::exports::keyfob::provider::provider as wit;
 use super::bindings::provider::exports::keyfob::types::types;
-use super::bindings::provider::{Plugin, PluginIndices, PluginPre};
+use super::bindings::provider::{PluginIndices, PluginPre};
 use super::error::LoadError;
 use super::inspect::PROVIDER;
 use super::limits::{DESCRIBE, Meter, STEP};
@@ -22,10 +24,20 @@ use crate::model::contract::{
 /// A provider plugin of contract 0.1.
 pub(super) struct Provider {
     runtime: Arc<Runtime>,
-    pre: PluginPre<Meter>,
+    pre: InstancePre<Meter>,
+    functions: Functions,
     turns: Semaphore,
     description: Description,
     digest: String,
+}
+
+/// Where its functions are. The generated bindings look all of them up in every instance and compare their types, each of
+/// which is a tree of records: a tenth of a step. A step calls one.
+struct Functions {
+    configure: ComponentExportIndex,
+    refresh: ComponentExportIndex,
+    revoke: ComponentExportIndex,
+    classify: ComponentExportIndex,
 }
 
 type Store = wasmtime::Store<Meter>;
@@ -42,6 +54,8 @@ impl Provider {
             .instantiate_pre(code)
             .and_then(PluginPre::new)
             .map_err(|error| PROVIDER.mismatch(version, &error))?;
+        let functions =
+            Functions::of(code, version).map_err(|error| PROVIDER.mismatch(version, &error))?;
         let turns = runtime.turns();
         let described = sandbox::run(runtime, &turns, &DESCRIBE, async |store: &mut Store| {
             let instance = pre.instance_pre().instantiate_async(&mut *store).await?;
@@ -70,28 +84,58 @@ impl Provider {
         })?;
         Ok(Self {
             runtime: Arc::clone(runtime),
-            pre,
+            pre: pre.instance_pre().clone(),
+            functions,
             turns,
             description,
             digest,
         })
     }
 
-    /// Runs one call in an instance of its own.
-    async fn ask<R>(
+    /// Calls one function in an instance of its own.
+    async fn ask<Params, R>(
         &self,
-        call: impl AsyncFnOnce(&mut Store, &Plugin) -> wasmtime::Result<R>,
-    ) -> Result<R, PluginFault> {
+        function: &ComponentExportIndex,
+        params: Params,
+    ) -> Result<R, PluginFault>
+    where
+        Params: ComponentNamedList + Lower + Send + Sync,
+        R: Send + Sync + 'static,
+        (R,): ComponentNamedList + Lift,
+    {
         sandbox::run(
             &self.runtime,
             &self.turns,
             &STEP,
             async |store: &mut Store| {
-                let plugin = self.pre.instantiate_async(&mut *store).await?;
-                call(store, &plugin).await
+                let instance = self.pre.instantiate_async(&mut *store).await?;
+                let function = instance.get_typed_func::<Params, (R,)>(&mut *store, function)?;
+                let (answer,) = function.call_async(store, params).await?;
+                Ok(answer)
             },
         )
         .await
+    }
+}
+
+// === impl Functions ===
+
+impl Functions {
+    fn of(code: &Component, version: &str) -> wasmtime::Result<Self> {
+        let interface = PROVIDER.interface_of(version);
+        let missing = |what: &str| wasmtime::format_err!("no export `{what}`");
+        let instance = code.get_export_index(None, &interface);
+        let instance = instance.ok_or_else(|| missing(&interface))?;
+        let function = |name: &str| {
+            let index = code.get_export_index(Some(&instance), name);
+            index.ok_or_else(|| missing(name))
+        };
+        Ok(Self {
+            configure: function("configure")?,
+            refresh: function("refresh")?,
+            revoke: function("revoke")?,
+            classify: function("classify")?,
+        })
     }
 }
 
@@ -109,13 +153,9 @@ impl ProviderPlugin for Provider {
         settings: &'a str,
     ) -> BoxFuture<'a, Result<Result<Needs, Vec<Mistake>>, PluginFault>> {
         Box::pin(async move {
-            let answer = self.ask(async |store: &mut Store, plugin: &Plugin| {
-                plugin
-                    .keyfob_provider_provider()
-                    .call_configure(store, settings)
-                    .await
-            });
-            Ok(match answer.await? {
+            let answer: Result<wit::Needs, Vec<wit::Mistake>> =
+                self.ask(&self.functions.configure, (settings,)).await?;
+            Ok(match answer {
                 Ok(needs) => Ok(lift::needs(needs)?),
                 Err(mistakes) => Err(lift::mistakes(mistakes)?),
             })
@@ -130,13 +170,10 @@ impl ProviderPlugin for Provider {
         Box::pin(async move {
             let call = wit::Call::from(call);
             let replies: Vec<types::Reply> = replies.iter().map(Into::into).collect();
-            let answer = self.ask(async |store: &mut Store, plugin: &Plugin| {
-                plugin
-                    .keyfob_provider_provider()
-                    .call_refresh(store, &call, &replies)
-                    .await
-            });
-            Ok(match answer.await? {
+            let params = (&call, replies.as_slice());
+            let answer: Result<wit::Step, wit::Refusal> =
+                self.ask(&self.functions.refresh, params).await?;
+            Ok(match answer {
                 Ok(step) => Ok(lift::step(step)?),
                 Err(refusal) => Err(lift::refusal(refusal)?),
             })
@@ -151,13 +188,10 @@ impl ProviderPlugin for Provider {
         Box::pin(async move {
             let what = wit::Revocation::from(what);
             let replies: Vec<types::Reply> = replies.iter().map(Into::into).collect();
-            let answer = self.ask(async |store: &mut Store, plugin: &Plugin| {
-                plugin
-                    .keyfob_provider_provider()
-                    .call_revoke(store, &what, &replies)
-                    .await
-            });
-            Ok(match answer.await? {
+            let params = (&what, replies.as_slice());
+            let answer: Result<wit::RevokeStep, wit::Refusal> =
+                self.ask(&self.functions.revoke, params).await?;
+            Ok(match answer {
                 Ok(step) => Ok(lift::revoke_step(step)?),
                 Err(refusal) => Err(lift::refusal(refusal)?),
             })
@@ -170,13 +204,8 @@ impl ProviderPlugin for Provider {
     ) -> BoxFuture<'a, Result<Verdict, PluginFault>> {
         Box::pin(async move {
             let rejection = wit::Rejection::from(rejection);
-            let answer = self.ask(async |store: &mut Store, plugin: &Plugin| {
-                plugin
-                    .keyfob_provider_provider()
-                    .call_classify(store, &rejection)
-                    .await
-            });
-            Ok(lift::verdict(answer.await?))
+            let verdict = self.ask(&self.functions.classify, (&rejection,)).await?;
+            Ok(lift::verdict(verdict))
         })
     }
 }

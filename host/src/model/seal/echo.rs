@@ -8,15 +8,9 @@
 //! value is found inside longer base64, too, as in HTTP Basic credentials.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use foldhash::fast::RandomState;
-use zeroize::Zeroizing;
-
-use crate::keys::hex;
+use super::writing::{Beginnings, Writing};
 use crate::model::contract::Holds;
 use crate::model::secret::Secret;
 
@@ -50,19 +44,8 @@ pub(super) struct EchoFilter {
     long: Vec<(Class, Secret<Vec<u8>>)>,
     /// Values that count only where they stand alone.
     short: Vec<(Class, Secret<Vec<u8>>)>,
-    /// Every form of every long value by its first two bytes: one pass over a text finds all of them, however many a
-    /// hostile plugin has collected.
-    forms: HashMap<[u8; 2], Vec<Form>, RandomState>,
-}
-
-/// A value as it may be written, the same whatever stands around it.
-struct Form {
-    class: Class,
-    bytes: Secret<Vec<u8>>,
-    /// The base64 digit before it holds bits of the value, too.
-    before: bool,
-    /// The digit after it does.
-    after: bool,
+    /// How every long value may begin: one pass over a text finds all of them, however many a hostile plugin has collected.
+    beginnings: Beginnings,
 }
 
 /// One reading of a text.
@@ -106,9 +89,10 @@ impl EchoFilter {
         if !long {
             return;
         }
-        for form in forms(class, value) {
-            if let [first, second, ..] = form.bytes.expose()[..] {
-                self.forms.entry([first, second]).or_default().push(form);
+        let at = self.long.len() - 1;
+        for writing in Writing::ALL {
+            for beginning in writing.beginnings(value) {
+                self.beginnings.add(beginning, (at, writing));
             }
         }
     }
@@ -174,68 +158,16 @@ impl EchoFilter {
         reading: &'a Reading<'_>,
     ) -> impl Iterator<Item = (Class, Range<usize>)> + 'a {
         let text = &*reading.bytes;
-        text.array_windows()
-            .enumerate()
-            .flat_map(move |(at, start)| {
-                let here = self.forms.get(start).map_or(&[][..], Vec::as_slice);
-                here.iter()
-                    .filter(move |form| text[at..].starts_with(form.bytes.expose()))
-                    .map(move |form| (form.class, form.span(text, at)))
+        let windows = text.array_windows().enumerate();
+        let begun = windows.filter(|(_, start)| self.beginnings.know(**start));
+        begun.flat_map(move |(at, start)| {
+            let here = self.beginnings.of(*start).iter();
+            here.filter_map(move |&(value, writing)| {
+                let (class, value) = &self.long[value];
+                Some((*class, writing.span(value.expose(), text, at)?))
             })
+        })
     }
-}
-
-// === impl Form ===
-
-impl Form {
-    fn span(&self, text: &[u8], at: usize) -> Range<usize> {
-        let digit = |at: usize| text.get(at).is_some_and(|byte| is_base64(*byte));
-        let start = match at.checked_sub(1) {
-            Some(before) if self.before && digit(before) => before,
-            _ => at,
-        };
-        let end = at + self.bytes.expose().len();
-        start..if self.after && digit(end) {
-            end + 1
-        } else {
-            end
-        }
-    }
-}
-
-/// A value as it is, in hexadecimal, and in both kinds of base64 at the three ways it may lie in longer base64.
-fn forms(class: Class, value: &[u8]) -> Vec<Form> {
-    let form = |bytes: Vec<u8>, before, after| Form {
-        class,
-        bytes: Secret::new(bytes),
-        before,
-        after,
-    };
-    let lower = hex(value).into_bytes();
-    let mut all = vec![
-        form(value.to_vec(), false, false),
-        form(lower.to_ascii_uppercase(), false, false),
-        form(lower, false, false),
-    ];
-    for shift in 0..3 {
-        let mut padded = Zeroizing::new(vec![0; shift]);
-        padded.extend_from_slice(value);
-        let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
-        let bits = padded.len() * 8;
-        // Digits that hold bits of what stands before or after the value differ from place to place.
-        let fixed = &encoded[(shift * 8).div_ceil(6)..bits / 6];
-        let (before, after) = (shift > 0, bits % 6 > 0);
-        let url_safe = fixed.replace('+', "-").replace('/', "_");
-        if url_safe != fixed {
-            all.push(form(url_safe.into_bytes(), before, after));
-        }
-        all.push(form(fixed.as_bytes().to_vec(), before, after));
-    }
-    all
-}
-
-fn is_base64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
 fn occurrences<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
@@ -344,8 +276,14 @@ fn readings(text: &str) -> Vec<Reading<'_>> {
         bytes: Cow::Borrowed(text.as_bytes()),
         origin: None,
     }];
-    let unescaped = all[0].decoded(json_escape);
-    all.extend(unescaped);
+    let has = |byte: u8| text.as_bytes().contains(&byte);
+    // Nearly every token and word is written in one way only.
+    if has(b'\\') {
+        let unescaped = all[0].decoded(json_escape);
+        all.extend(unescaped);
+    } else if !has(b'%') && !has(b'+') {
+        return all;
+    }
     for at in 0..all.len() {
         let once = all[at].decoded(percent);
         let plus = all[at].decoded(|rest| percent(rest).or_else(|| plus_as_space(rest)));
@@ -412,9 +350,11 @@ fn digits(text: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
     use super::*;
+    use crate::keys::hex;
 
     fn filter(values: &[&str]) -> EchoFilter {
         let mut filter = EchoFilter::default();

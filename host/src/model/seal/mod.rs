@@ -18,6 +18,7 @@ mod spot;
 pub mod vault;
 mod violation;
 mod write;
+mod writing;
 
 pub use allow::AllowList;
 pub use read::{Completeness, Opened};
