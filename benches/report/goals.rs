@@ -43,6 +43,13 @@ const PLAIN: &str = "floor: unsynchronised map, borrow";
 const WITH: &str = "with (borrow)";
 const WITH_TWO: &str = "with (borrow), two threads";
 
+const TOKEN: &str = "a token";
+const BY_HANDLE: &str = "keyfob, TokenHandle::get (borrow)";
+const BY_KEY: &str = "keyfob, Broker::with_token, by key (borrow)";
+const OURS: &str = "keyfob, Broker::token";
+const SERVED: &str = "processor time of the server a token, 16 connections";
+const CALM_KEY: &str = "a hit by key, p99, while …";
+
 const GOALS: &[Goal] = &[
     ratio(
         "a handle hit against two words compared, the clock read in both",
@@ -73,6 +80,92 @@ const GOALS: &[Goal] = &[
         ("hit", FEW, WITH_TWO),
         1.3,
         ("hit", FEW, WITH),
+    ),
+    ratio(
+        "by handle, against the fastest token library",
+        ("peers", TOKEN, BY_HANDLE),
+        1.0 / 15.0,
+        ("peers", TOKEN, "Go x/oauth2, Token"),
+    ),
+    ratio(
+        "by handle, against the fastest token library in Rust",
+        ("peers", TOKEN, BY_HANDLE),
+        1.0 / 30.0,
+        ("peers", TOKEN, "google-cloud-auth, access_token"),
+    ),
+    ratio(
+        "by key, against the fastest token library",
+        ("peers", TOKEN, BY_KEY),
+        1.0 / 3.0,
+        ("peers", TOKEN, "Go x/oauth2, Token"),
+    ),
+    plain(
+        "issuer calls for 10,000 callers, cold",
+        ("stampede", "10,000 callers, cold: issuer calls", OURS),
+        1.0,
+    ),
+    plain(
+        "issuer calls for 1,000 callers, the issuer failing",
+        (
+            "stampede",
+            "1,000 callers, failing issuer: issuer calls",
+            OURS,
+        ),
+        1.0,
+    ),
+    plain(
+        "one refresh, outside network and TLS, sandbox included",
+        (
+            "refresh",
+            "refresh, no network",
+            "a whole refresh, never rotates",
+        ),
+        100_000.0,
+    ),
+    plain(
+        "memory beyond key and token, a million keys",
+        (
+            "memory",
+            "1000000 keys, bytes in use beyond key and token",
+            "keyfob",
+        ),
+        300.0,
+    ),
+    ratio(
+        "processor time of a request, TCP, against nginx",
+        ("front", SERVED, "keyfob, TCP"),
+        1.1,
+        ("front", SERVED, "nginx, a constant, TCP"),
+    ),
+    ratio(
+        "processor time of a request, Unix socket, against nginx",
+        ("front", SERVED, "keyfob, Unix"),
+        1.1,
+        ("front", SERVED, "nginx, a constant, Unix"),
+    ),
+    ratio(
+        "a token of a batch of 32, against one alone, TCP",
+        ("front", SERVED, "keyfob, 32 at once, TCP"),
+        0.2,
+        ("front", SERVED, "keyfob, TCP"),
+    ),
+    ratio(
+        "p99 by key while a plugin is swapped, against steady",
+        ("calm", CALM_KEY, "the plugin is swapped"),
+        2.0,
+        ("calm", CALM_KEY, "nothing happens"),
+    ),
+    ratio(
+        "p99 by key while 10,000 tokens are replaced, against steady",
+        ("calm", CALM_KEY, "10,000 tokens are replaced"),
+        2.0,
+        ("calm", CALM_KEY, "nothing happens"),
+    ),
+    ratio(
+        "p99 by key while 5,000 users are revoked, against steady",
+        ("calm", CALM_KEY, "5,000 users are revoked"),
+        2.0,
+        ("calm", CALM_KEY, "nothing happens"),
     ),
 ];
 

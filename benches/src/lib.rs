@@ -5,25 +5,23 @@
 //! scenario counts is recorded by hand. Nothing here measures by itself.
 
 pub mod asked;
-pub mod broker;
 pub mod bare;
+pub mod broker;
 pub mod cached;
 pub mod cores;
 pub mod draw;
-pub mod issuer;
-pub mod load;
-pub mod pair;
-pub mod peers;
-pub mod record;
-pub mod servers;
 pub mod entries;
 pub mod guests;
 pub mod hand;
 pub mod instructions;
+pub mod issuer;
 pub mod live;
+pub mod load;
 pub mod pair;
+pub mod peers;
 pub mod prompt;
 pub mod record;
+pub mod servers;
 pub mod simulated;
 pub mod spent;
 pub mod stage;
