@@ -1,10 +1,6 @@
 //! How a store of a million credentials takes being opened: time, file and memory. One run, no statistics: each row is
 //! seconds long. `cargo bench -p keyfob-benches --bench million -- 100000` takes another number.
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a bench reads the clock, and prints what it measures"
-)]
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +11,11 @@ use keyfob::model::time::{Clock, SystemClock};
 use keyfob::model::token::{Generation, ObtainedToken, TokenRecord};
 use keyfob::store::embedded::EmbeddedStore;
 use keyfob::store::{Store, Upkeep};
+use keyfob_benches::record::Record;
 use tokio::task::JoinSet;
 
+/// The table about the process that opened the file.
+const MEMORY: &str = "memory of the process";
 const CREDENTIALS: usize = 1_000_000;
 /// Commits under way at once: what the store shares a flush among.
 const TOGETHER: usize = 256;
@@ -32,6 +31,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(count: usize) -> anyhow::Result<()> {
+    let mut record = Record::new("million");
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("keyfob.redb");
     let open = || EmbeddedStore::open(&path, &SEALING_KEY.into());
@@ -39,39 +39,33 @@ async fn measure(count: usize) -> anyhow::Result<()> {
     let store = Arc::new(open()?);
     let start = Instant::now();
     fill(&store, count).await?;
-    row("fill, a commit and a token each", start.elapsed(), &path);
+    row(&mut record, "fill, a commit and a token each", start, &path);
     drop(store);
 
     let before = resident_bytes();
     let start = Instant::now();
     let store = open()?;
-    row("open", start.elapsed(), &path);
-    println!(
-        "{:<36} {:>9.1} MiB",
-        "memory that opening took",
-        mib(resident_bytes().saturating_sub(before))
-    );
+    row(&mut record, "open", start, &path);
+    let more = mib(resident_bytes().saturating_sub(before));
+    record.row(MEMORY, "more after opening", more, "MiB", "");
 
     let start = Instant::now();
     store.load(&key(count / 2)).await?;
-    row("first load", start.elapsed(), &path);
+    row(&mut record, "first load", start, &path);
     let start = Instant::now();
     for number in (0..count).step_by((count / 1000).max(1)) {
         store.load(&key(number)).await?;
     }
-    row("1,000 loads all over the file", start.elapsed(), &path);
+    row(&mut record, "1,000 loads all over the file", start, &path);
     let start = Instant::now();
     let rows = store.verify().await?;
-    row("verify", start.elapsed(), &path);
+    row(&mut record, "verify", start, &path);
     anyhow::ensure!(rows == count as u64, "{rows} rows");
     let start = Instant::now();
     store.compact().await?;
-    row("compact", start.elapsed(), &path);
-    println!(
-        "{:<36} {:>9.1} MiB",
-        "memory at the end",
-        mib(resident_bytes())
-    );
+    row(&mut record, "compact", start, &path);
+    record.row(MEMORY, "at the end", mib(resident_bytes()), "MiB", "");
+    record.save()?;
     Ok(())
 }
 
@@ -129,13 +123,11 @@ fn token(credential: CredentialKey) -> (TokenKey, TokenRecord) {
     (key, record)
 }
 
-fn row(what: &str, took: Duration, path: &std::path::Path) {
+fn row(record: &mut Record, what: &str, start: Instant, path: &std::path::Path) {
+    let took = start.elapsed().as_secs_f64();
     let file = std::fs::metadata(path).map_or(0, |file| file.len());
-    println!(
-        "{what:<36} {:>9.3} s   file {:>7.1} MiB",
-        took.as_secs_f64(),
-        mib(file)
-    );
+    let note = format!("file of {:.0} MiB after it", mib(file));
+    record.row("one file", what, took, "s", &note);
 }
 
 /// What of this process is in memory (Linux; nothing elsewhere).
