@@ -58,6 +58,13 @@ fn runtime() -> Runtime {
     Runtime::new().expect("threads")
 }
 
+/// For an issuer that is to take nothing of our thread.
+fn elsewhere() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(1).enable_all().build();
+    built.expect("a thread")
+}
+
 /// Everything on the thread that asks.
 fn alone() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -179,12 +186,13 @@ fn within_stage(rotation: Rotation) -> impl Future<Output = Stage> {
     Stage::new(Place::Within, rotation, Arc::new(MemoryStore::new()))
 }
 
-/// Over loopback: an issuer in this process takes its share of every row.
+/// Over loopback: an issuer on a thread of its own, everything of ours on the one that asks. On a runtime of several threads
+/// each hand-over between them is added, as often as the machine's scheduler likes.
 fn loopback(c: &mut Criterion) {
     let mut group = c.benchmark_group("refresh, loopback");
-    let runtime = runtime();
+    let (elsewhere, runtime) = (elsewhere(), alone());
     let clock = Arc::new(Hand::at_present());
-    let (issuer, grant) = runtime.block_on(async {
+    let (issuer, grant) = elsewhere.block_on(async {
         let issuer = stage::issuer(&clock, Rotation::Never);
         let grant = issuer.issue_refresh_token("svc", "ada").expect("a client");
         (issuer, grant)
@@ -205,6 +213,7 @@ fn loopback(c: &mut Criterion) {
             let bare = request(bare).header(HOST, authority);
             let bare = bare.body(Full::from(form.clone())).expect("a request");
             runtime.block_on(async {
+                sender.ready().await.expect("it is kept");
                 let answer = sender.send_request(bare).await.expect("an answer");
                 assert!(answer.status().is_success());
                 let body = answer.into_body().collect().await.expect("all of it");
@@ -245,7 +254,11 @@ fn loopback(c: &mut Criterion) {
         ("a whole refresh, single use", Rotation::SingleUse),
     ] {
         let store = Arc::new(MemoryStore::new());
-        let stage = runtime.block_on(Stage::new(Place::Loopback, rotation, store));
+        let stage = runtime.block_on(Stage::new(
+            Place::Elsewhere(elsewhere.handle().clone()),
+            rotation,
+            store,
+        ));
         group.bench_function(name, |b| b.iter(|| runtime.block_on(stage.refresh())));
         runtime.block_on(stage.end());
     }

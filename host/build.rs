@@ -25,9 +25,9 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// The profile of the workspace manifest: small, no unwinding tables.
 const PROFILE: &str = "guest";
 
-/// The linker's own choice is 1 MiB. A memory that is small is put back to its beginning by writing over all of it, which costs a
-/// tenth of giving its pages back to the system and taking them again, in every step. No plugin here uses a quarter of this;
-/// one that used more would be stopped, for the stack lies at the bottom of its memory.
+/// The linker's own choice is 1 MiB. Of a memory this small all is put back to its beginning by writing over it; of a larger one
+/// pages are given back to the system and taken again, in every step (`benches/guest.rs`: nothing kept resident). A plugin
+/// that needed more would be stopped, for the stack lies at the bottom of its memory.
 const STACK_BYTES: u32 = 64 << 10;
 
 /// Everything a plugin is made of, relative to the workspace.

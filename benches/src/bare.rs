@@ -64,7 +64,7 @@ const NOTHING: &[u8] = b"\0asm\x0d\0\x01\0\x01\x08\0asm\x01\0\0\0\x02\x04\x01\0\
 impl Setup {
     /// As `keyfob::wasm::Runtime` has it.
     pub const OURS: Self = Self {
-        optimised: true,
+        optimised: false,
         scanned: false,
         resident_bytes: 256 << 10,
         epochs: true,

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use keyfob::ProviderName;
 use keyfob::cache::{Nudge, Slot};
 use keyfob::model::time::UnixTime;
 use keyfob::schedule::{Refresher, Scheduler};
 use keyfob::testing::TestClock;
+use keyfob::{ProviderName, Tenant};
 
 use crate::cached::Cached;
 use crate::draw::Draw;
@@ -220,7 +220,7 @@ impl Nudge for Tally {
 }
 
 impl Refresher for Tally {
-    fn room(&self, _: &ProviderName) -> usize {
+    fn room(&self, _: &ProviderName, _: &Tenant) -> usize {
         usize::MAX
     }
 

@@ -15,6 +15,7 @@ use keyfob::{
     Secret, SecretSettings, SecretSource, Subject, Tenant, TokenRequest,
 };
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use crate::hand::Hand;
 use crate::prompt::Prompt;
@@ -31,10 +32,12 @@ pub const AUTHORIZATION: &str = "Basic c3ZjOmNvcnJlY3QtaG9yc2U=";
 pub const WITHIN: &str = "https://issuer.example/token";
 
 /// Where the issuer is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Place {
-    /// On this machine, behind a socket.
+    /// On this machine, behind a socket, on the runtime of the broker.
     Loopback,
+    /// The same on a runtime of its own.
+    Elsewhere(Handle),
     /// In the process: nothing is sent.
     Within,
 }
@@ -61,7 +64,11 @@ impl Stage {
         let clock = Arc::new(Hand::at_present());
         let mut builder = Broker::builder().clock(clock.clone()).store(store);
         let (issuer, token_url, grant) = match place {
-            Place::Loopback => {
+            Place::Loopback | Place::Elsewhere(_) => {
+                let _there = match &place {
+                    Place::Elsewhere(runtime) => Some(runtime.enter()),
+                    Place::Loopback | Place::Within => None,
+                };
                 let issuer = issuer(&clock, rotation);
                 let grant = issuer.issue_refresh_token("svc", "ada").expect("a client");
                 let token_url = issuer.token_url().to_owned();

@@ -14,7 +14,7 @@ use crate::gate::Gates;
 use crate::model::contract::PolicyPlugin;
 use crate::model::error::{Correlation, Error, ErrorKind, Retry};
 use crate::model::event::{Event, Observer};
-use crate::model::key::{CredentialKey, ProviderName};
+use crate::model::key::{CredentialKey, ProviderName, Tenant};
 use crate::model::secret::Secret;
 use crate::model::time::{Clock, UnixTime};
 use crate::model::token::{AccessToken, SlotId};
@@ -292,9 +292,11 @@ fn readings(core: &Core) -> Vec<ProviderReading> {
 }
 
 impl Refresher for Core {
-    fn room(&self, provider: &ProviderName) -> usize {
-        self.provider(provider)
-            .map_or(0, |provider| self.budget(&provider).room(self.now()))
+    fn room(&self, provider: &ProviderName, tenant: &Tenant) -> usize {
+        let provider = self.provider(provider);
+        provider.map_or(0, |provider| {
+            self.budget(&provider).room(tenant, self.now())
+        })
     }
 
     fn paused(&self, provider: &ProviderName) -> Option<UnixTime> {

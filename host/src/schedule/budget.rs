@@ -191,11 +191,17 @@ impl Budget {
         self.bells.freed.notify_one();
     }
 
-    /// How many more renewals ahead of time would get a ticket at once.
-    pub fn room(&self, now: UnixTime) -> usize {
+    /// How many more renewals of this tenant would get a ticket at once. Where callers of other tenants queue, one at a time,
+    /// which takes its turn among them; where its own do, none.
+    pub fn room(&self, tenant: &Tenant, now: UnixTime) -> usize {
         let mut state = self.lock();
-        if now < state.paused_until || state.queue.len() > state.queue.ahead() {
+        let [own_waiting, own_ahead] = state.queue.of(tenant);
+        if now < state.paused_until || own_waiting > 0 {
             return 0;
+        }
+        if state.queue.len() > state.queue.ahead() {
+            let places = state.limit_ahead().saturating_sub(state.queue.ahead());
+            return places.min(1).saturating_sub(own_ahead);
         }
         let free = state.limit().saturating_sub(state.running);
         let ahead = state.limit_ahead().saturating_sub(state.running_ahead);
@@ -268,10 +274,7 @@ impl Budget {
         let mut granted = Vec::new();
         let mut held_back = false;
         let mut state = self.lock();
-        while let Some(lane) = state.queue.next_lane() {
-            if !state.admits(lane) {
-                break;
-            }
+        while let Some(lane) = state.queue.next_lane(|lane| state.admits(lane)) {
             if state.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
                 held_back = true;
                 break;

@@ -47,11 +47,11 @@ fn no_more_flows_run_than_configured() {
 #[test]
 fn a_share_is_kept_for_callers_who_wait() {
     let budget = budget(8);
-    assert_eq!(budget.room(NOW), 6);
+    assert_eq!(budget.room(&Tenant::default(), NOW), 6);
     let ahead: Vec<_> = (0..8)
         .filter_map(|n| take(&budget, n, Lane::Ahead))
         .collect();
-    assert_eq!((ahead.len(), budget.room(NOW)), (6, 0));
+    assert_eq!((ahead.len(), budget.room(&Tenant::default(), NOW)), (6, 0));
     let waiting: Vec<_> = (10..20)
         .filter_map(|n| take(&budget, n, Lane::Waiting))
         .collect();
@@ -98,6 +98,31 @@ async fn callers_go_first_and_then_the_token_that_ends_first() {
 }
 
 #[tokio::test]
+async fn a_crowd_of_one_tenant_leaves_the_renewals_of_another_their_turn() {
+    let budget = budget(2);
+    let [loud, quiet] = ["loud", "quiet"].map(|name| Tenant::parse(name).unwrap());
+    let of = |tenant: &Tenant, slot, lane| Bid {
+        tenant: tenant.clone(),
+        ..bid(slot, lane, NOW)
+    };
+    let running = [1, 2].map(|slot| take(&budget, slot, Lane::Waiting).unwrap());
+    let mut crowd: Vec<_> = (10..20)
+        .map(|slot| Box::pin(budget.ticket(of(&loud, slot, Lane::Waiting), NOW)))
+        .collect();
+    for one in &mut crowd {
+        assert!(poll!(one).is_pending());
+    }
+    assert_eq!((budget.room(&loud, NOW), budget.room(&quiet, NOW)), (0, 1));
+    let mut calm = Box::pin(budget.ticket(of(&quiet, 30, Lane::Ahead), NOW));
+    assert!(poll!(&mut calm).is_pending());
+    assert_eq!(budget.room(&quiet, NOW), 0);
+    drop(running);
+    let (first, second) = (poll!(&mut crowd[0]), poll!(&mut calm));
+    assert!(first.is_ready() && second.is_ready());
+    assert!(poll!(&mut crowd[1]).is_pending());
+}
+
+#[tokio::test]
 async fn who_leaves_the_queue_takes_no_ticket_along() {
     let budget = budget(1);
     let running = take(&budget, 0, Lane::Waiting).unwrap();
@@ -133,7 +158,11 @@ async fn two_flows_of_one_slot_queue_side_by_side() {
         drop(flow.now_or_never().unwrap().unwrap());
     }
     assert_eq!(budget.load().0, 0);
-    assert_eq!(budget.room(NOW), 1, "no place is left over");
+    assert_eq!(
+        budget.room(&Tenant::default(), NOW),
+        1,
+        "no place is left over"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +200,7 @@ async fn a_pause_of_the_client_answers_everybody_at_once() {
         (budget.paused(NOW), budget.paused(until)),
         (Some(until), None)
     );
-    assert_eq!(budget.room(NOW), 0);
+    assert_eq!(budget.room(&Tenant::default(), NOW), 0);
     budget.resume();
     assert_eq!(budget.paused(NOW), None);
 }

@@ -15,7 +15,7 @@ mod ready;
 mod wheel;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub use self::queue::{Bid, Lane};
 use self::ready::Ready;
 use self::wheel::Wheel;
 use crate::cache::{Nudge, PolicyEpoch, Slot};
-use crate::model::key::ProviderName;
+use crate::model::key::{ProviderName, Tenant};
 use crate::model::time::{Clock, UnixTime};
 
 /// The most entries, valid or not: two for every key there can be. A key that finds no room is renewed on demand.
@@ -41,8 +41,8 @@ const MISSED_AFTER: Duration = TICK;
 
 /// Renews what is due.
 pub trait Refresher: Nudge {
-    /// How many more renewals of this provider may be started now.
-    fn room(&self, provider: &ProviderName) -> usize;
+    /// How many more renewals of this tenant's tokens of a provider may be started now.
+    fn room(&self, provider: &ProviderName, tenant: &Tenant) -> usize;
 
     /// Until when none may be, because the provider asked for a pause.
     fn paused(&self, provider: &ProviderName) -> Option<UnixTime>;
@@ -157,17 +157,22 @@ impl Scheduler {
     fn turn(&self, refresher: &dyn Refresher, epoch: u64, now: UnixTime) {
         let mut filed = self.lock();
         let missed = filed.collect(epoch, now);
-        let providers = filed.ready.providers();
+        let lines = filed.ready.lines();
         drop(filed);
         self.file_anew(missed, refresher, now);
-        for provider in providers {
-            if let Some(until) = refresher.paused(&provider) {
-                let due = self.lock().ready.take(&provider, usize::MAX);
+        // A renewal that was started a moment ago has no ticket yet, and another tenant must not be given it, too.
+        let mut given = HashMap::<ProviderName, usize>::new();
+        for line in lines {
+            let (provider, tenant) = &line;
+            if let Some(until) = refresher.paused(provider) {
+                let due = self.lock().ready.take(&line, usize::MAX);
                 self.file_anew(due, refresher, until);
                 continue;
             }
-            let room = refresher.room(&provider);
-            let due = self.lock().ready.take(&provider, room);
+            let given = given.entry(provider.clone()).or_default();
+            let room = refresher.room(provider, tenant).saturating_sub(*given);
+            let due = self.lock().ready.take(&line, room);
+            *given += due.len();
             for slot in due {
                 refresher.nudge(&slot);
             }

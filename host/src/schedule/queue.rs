@@ -1,5 +1,5 @@
-//! Who queues for a provider, and who of them is next: callers who wait before renewals that nobody waits for; among each, one of
-//! every tenant in turn, so that the crowd of one is no other's; of one tenant, the token that ends first.
+//! Who queues for a provider, and who of them is next: one of every tenant in turn, so that the crowd of one is no other's; of
+//! one tenant, callers who wait before renewals that nobody waits for, and of either the token that ends first.
 //!
 //! What being next leads to is the budget's.
 
@@ -36,54 +36,66 @@ pub(super) type Flow = (SlotId, u64);
 
 /// Flows that queue, each with what tells it.
 pub(super) struct Queue<T> {
-    waiting: Turns<T>,
-    ahead: Turns<T>,
+    by_tenant: HashMap<Tenant, Own<T>>,
+    /// Tenants of whom somebody waits, in the order of their turns.
+    waiting: BTreeMap<u64, Tenant>,
+    /// Tenants of whom nobody does, in the same order.
+    calm: BTreeMap<u64, Tenant>,
     /// Where each flow queues. A slot has one nearly always, and two while one that was disowned still queues.
     places: BTreeMap<Flow, Bid>,
-    next: u64,
+    next_number: u64,
+    next_turn: u64,
+    ahead: usize,
 }
 
-/// Tenants in the order of their turns, and the flows of each.
-struct Turns<T> {
-    by_tenant: HashMap<Tenant, Own<T>>,
-    /// Every tenant that has a flow here, once.
-    order: BTreeMap<u64, Tenant>,
-    next: u64,
-    len: usize,
-}
-
-/// The flows of one tenant.
+/// The flows of one tenant; it has some.
 struct Own<T> {
-    /// Its place in the order.
+    /// Its place in the order of turns.
     turn: u64,
-    flows: BTreeMap<(UnixTime, u64, SlotId), T>,
+    waiting: Lined<T>,
+    ahead: Lined<T>,
 }
+
+/// By the end of the token, then by arrival.
+type Lined<T> = BTreeMap<(UnixTime, u64, SlotId), T>;
 
 // === impl Queue ===
 
 impl<T> Queue<T> {
     pub(super) fn len(&self) -> usize {
-        self.waiting.len + self.ahead.len
+        self.places.len()
     }
 
     /// How many of them nobody waits for.
     pub(super) fn ahead(&self) -> usize {
-        self.ahead.len
+        self.ahead
+    }
+
+    /// How many flows of this tenant queue, those that somebody waits for and the others.
+    pub(super) fn of(&self, tenant: &Tenant) -> [usize; 2] {
+        let own = self.by_tenant.get(tenant);
+        own.map_or([0; 2], |own| [own.waiting.len(), own.ahead.len()])
     }
 
     /// Puts a flow in.
     pub(super) fn put(&mut self, bid: Bid, told: T) -> Flow {
-        let flow = (bid.slot, self.next);
-        self.next += 1;
+        let flow = (bid.slot, self.next_number);
+        self.next_number += 1;
         self.place(flow, bid, told);
         flow
     }
 
     /// Takes a flow out; none when it is not here any more.
     pub(super) fn leave(&mut self, flow: Flow) -> Option<T> {
-        let bid = self.places.remove(&flow)?;
-        let place = (bid.ends, flow.1, flow.0);
-        self.lane(bid.lane).remove(&bid.tenant, place)
+        let Bid {
+            tenant, ends, lane, ..
+        } = self.places.remove(&flow)?;
+        let own = self.by_tenant.get_mut(&tenant)?;
+        let told = own.lane(lane).remove(&(ends, flow.1, flow.0));
+        self.ahead -= usize::from(lane == Lane::Ahead);
+        let turn = own.turn;
+        self.line_up(&tenant, turn);
+        told
     }
 
     /// Somebody waits for the flows of this slot now.
@@ -101,47 +113,89 @@ impl<T> Queue<T> {
         }
     }
 
-    /// In which lane the next one is.
-    pub(super) fn next_lane(&self) -> Option<Lane> {
-        match (self.waiting.len, self.ahead.len) {
-            (0, 0) => None,
-            (0, _) => Some(Lane::Ahead),
-            _ => Some(Lane::Waiting),
-        }
+    /// In which lane the next one is, of those lanes that are `open`.
+    pub(super) fn next_lane(&self, open: impl Fn(Lane) -> bool) -> Option<Lane> {
+        let first = |order: &BTreeMap<u64, Tenant>, lane| {
+            let (turn, _) = order.first_key_value()?;
+            open(lane).then_some((*turn, lane))
+        };
+        let waiting = first(&self.waiting, Lane::Waiting);
+        let calm = first(&self.calm, Lane::Ahead);
+        let next = [waiting, calm].into_iter().flatten().min();
+        next.map(|(_, lane)| lane)
     }
 
-    /// Takes the next one of a lane out.
+    /// Takes the next one of a lane out; its tenant's next turn is the last.
     pub(super) fn pop(&mut self, lane: Lane) -> Option<T> {
-        let (flow, told) = self.lane(lane).pop()?;
-        self.places.remove(&flow);
+        let order = match lane {
+            Lane::Waiting => &self.waiting,
+            Lane::Ahead => &self.calm,
+        };
+        let tenant = order.first_key_value()?.1.clone();
+        let own = self.by_tenant.get_mut(&tenant)?;
+        let ((_, number, slot), told) = own.lane(lane).pop_first()?;
+        self.places.remove(&(slot, number));
+        self.ahead -= usize::from(lane == Lane::Ahead);
+        let turn = self.turn();
+        self.line_up(&tenant, turn);
         Some(told)
     }
 
     /// Takes all of them out.
     pub(super) fn drain(&mut self) -> Vec<T> {
-        let lanes = [Lane::Waiting, Lane::Ahead];
-        let all = lanes.map(|lane| std::iter::from_fn(|| self.pop(lane)).collect::<Vec<_>>());
-        all.into_iter().flatten().collect()
+        let next = || self.next_lane(|_| true).and_then(|lane| self.pop(lane));
+        std::iter::from_fn(next).collect()
     }
 
     /// How many are before one of this tenant that came now and whose token ended last, if all of them stay.
     pub(super) fn before(&self, tenant: &Tenant, lane: Lane) -> usize {
-        match lane {
-            Lane::Waiting => self.waiting.before(tenant),
-            Lane::Ahead => self.waiting.len + self.ahead.before(tenant),
-        }
+        let [waiting, ahead] = self.of(tenant);
+        let own = match lane {
+            Lane::Waiting => waiting,
+            Lane::Ahead => waiting + ahead,
+        };
+        let others = self.by_tenant.iter().filter(|(its, _)| *its != tenant);
+        // Until its own are through and one more, every other tenant has had as many turns.
+        let turns = others.map(|(_, other)| (other.waiting.len() + other.ahead.len()).min(own + 1));
+        own + turns.sum::<usize>()
     }
 
     fn place(&mut self, flow: Flow, bid: Bid, told: T) {
-        let place = (bid.ends, flow.1, flow.0);
-        self.lane(bid.lane).insert(&bid.tenant, place, told);
+        // Behind everybody's next turn, where it has none yet.
+        let turn = match self.by_tenant.get(&bid.tenant) {
+            Some(own) => own.turn,
+            None => self.turn(),
+        };
+        let fresh = || Own {
+            turn,
+            waiting: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+        };
+        let own = self.by_tenant.entry(bid.tenant.clone());
+        let lined = own.or_insert_with(fresh).lane(bid.lane);
+        lined.insert((bid.ends, flow.1, flow.0), told);
+        self.ahead += usize::from(bid.lane == Lane::Ahead);
+        self.line_up(&bid.tenant, turn);
         self.places.insert(flow, bid);
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut Turns<T> {
-        match lane {
-            Lane::Waiting => &mut self.waiting,
-            Lane::Ahead => &mut self.ahead,
+    fn turn(&mut self) -> u64 {
+        self.next_turn += 1;
+        self.next_turn
+    }
+
+    /// Puts a tenant where it belongs by what it has, with this turn; one that has nothing leaves.
+    fn line_up(&mut self, tenant: &Tenant, turn: u64) {
+        let Some(own) = self.by_tenant.get_mut(tenant) else {
+            return;
+        };
+        self.waiting.remove(&own.turn);
+        self.calm.remove(&own.turn);
+        own.turn = turn;
+        match (own.waiting.is_empty(), own.ahead.is_empty()) {
+            (false, _) => drop(self.waiting.insert(turn, tenant.clone())),
+            (true, false) => drop(self.calm.insert(turn, tenant.clone())),
+            (true, true) => drop(self.by_tenant.remove(tenant)),
         }
     }
 }
@@ -149,75 +203,24 @@ impl<T> Queue<T> {
 impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
-            waiting: Turns::default(),
-            ahead: Turns::default(),
-            places: BTreeMap::new(),
-            next: 0,
-        }
-    }
-}
-
-// === impl Turns ===
-
-impl<T> Turns<T> {
-    fn insert(&mut self, tenant: &Tenant, place: (UnixTime, u64, SlotId), told: T) {
-        let own = self.by_tenant.entry(tenant.clone()).or_insert_with(|| {
-            // Behind everybody's present turn, and before anybody's next but one.
-            let turn = self.next;
-            self.next += 1;
-            self.order.insert(turn, tenant.clone());
-            Own {
-                turn,
-                flows: BTreeMap::new(),
-            }
-        });
-        own.flows.insert(place, told);
-        self.len += 1;
-    }
-
-    fn remove(&mut self, tenant: &Tenant, place: (UnixTime, u64, SlotId)) -> Option<T> {
-        let own = self.by_tenant.get_mut(tenant)?;
-        let told = own.flows.remove(&place)?;
-        self.len -= 1;
-        if own.flows.is_empty() {
-            self.order.remove(&own.turn);
-            self.by_tenant.remove(tenant);
-        }
-        Some(told)
-    }
-
-    /// The first flow of the tenant whose turn it is, which then is the last.
-    fn pop(&mut self) -> Option<(Flow, T)> {
-        let (_, tenant) = self.order.pop_first()?;
-        let own = self.by_tenant.get_mut(&tenant)?;
-        let ((_, number, slot), told) = own.flows.pop_first()?;
-        self.len -= 1;
-        if own.flows.is_empty() {
-            self.by_tenant.remove(&tenant);
-        } else {
-            own.turn = self.next;
-            self.order.insert(self.next, tenant);
-            self.next += 1;
-        }
-        Some(((slot, number), told))
-    }
-
-    fn before(&self, tenant: &Tenant) -> usize {
-        let own = self.by_tenant.get(tenant).map_or(0, |own| own.flows.len());
-        let others = self.by_tenant.iter().filter(|(its, _)| *its != tenant);
-        // Until its own are through and one more, every other tenant has had as many turns.
-        let turns = others.map(|(_, other)| other.flows.len().min(own + 1));
-        own + turns.sum::<usize>()
-    }
-}
-
-impl<T> Default for Turns<T> {
-    fn default() -> Self {
-        Self {
             by_tenant: HashMap::new(),
-            order: BTreeMap::new(),
-            next: 0,
-            len: 0,
+            waiting: BTreeMap::new(),
+            calm: BTreeMap::new(),
+            places: BTreeMap::new(),
+            next_number: 0,
+            next_turn: 0,
+            ahead: 0,
+        }
+    }
+}
+
+// === impl Own ===
+
+impl<T> Own<T> {
+    fn lane(&mut self, lane: Lane) -> &mut Lined<T> {
+        match lane {
+            Lane::Waiting => &mut self.waiting,
+            Lane::Ahead => &mut self.ahead,
         }
     }
 }
@@ -260,16 +263,36 @@ mod tests {
     }
 
     #[test]
-    fn callers_of_any_tenant_go_before_renewals_of_all() {
+    fn callers_of_a_tenant_go_before_its_own_renewals_and_in_turn_with_those_of_others() {
         let mut queue = Queue::default();
         queue.put(bid("a", 1, 1, Lane::Ahead), 1);
-        let calm = queue.put(bid("b", 2, 2, Lane::Ahead), 2);
-        queue.put(bid("c", 3, 3, Lane::Waiting), 3);
-        assert_eq!((queue.len(), queue.ahead()), (3, 2));
-        queue.hurry(SlotId(2));
-        assert_eq!((queue.len(), queue.ahead()), (3, 1));
-        assert_eq!(order(&mut queue), [3, 2, 1]);
+        queue.put(bid("a", 2, 2, Lane::Waiting), 2);
+        queue.put(bid("a", 3, 3, Lane::Waiting), 3);
+        let calm = queue.put(bid("b", 4, 4, Lane::Ahead), 4);
+        queue.put(bid("b", 5, 5, Lane::Ahead), 5);
+        assert_eq!((queue.len(), queue.ahead()), (5, 3));
+        queue.hurry(SlotId(5));
+        assert_eq!((queue.len(), queue.ahead()), (5, 2));
+        assert_eq!(queue.of(&Tenant::parse("b").unwrap()), [1, 1]);
+        assert_eq!(order(&mut queue), [2, 5, 3, 4, 1]);
         assert_eq!(queue.leave(calm), None);
+        assert_eq!(
+            (queue.ahead(), queue.waiting.len(), queue.calm.len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_lane_that_is_closed_holds_up_nobody_in_the_other() {
+        let mut queue = Queue::default();
+        queue.put(bid("a", 1, 1, Lane::Ahead), 1);
+        queue.put(bid("b", 2, 2, Lane::Waiting), 2);
+        assert_eq!(queue.next_lane(|_| true), Some(Lane::Ahead));
+        assert_eq!(
+            queue.next_lane(|lane| lane == Lane::Waiting),
+            Some(Lane::Waiting)
+        );
+        assert_eq!(queue.next_lane(|_| false), None);
     }
 
     #[test]
@@ -282,7 +305,8 @@ mod tests {
         let loud = Tenant::parse("loud").unwrap();
         assert_eq!(queue.before(&quiet, Lane::Waiting), 1);
         assert_eq!(queue.before(&loud, Lane::Waiting), 1_000);
-        assert_eq!(queue.before(&quiet, Lane::Ahead), 1_000);
+        assert_eq!(queue.before(&quiet, Lane::Ahead), 1);
+        assert_eq!(queue.before(&loud, Lane::Ahead), 1_000);
         queue.put(bid("quiet", 5_000, 9, Lane::Waiting), 5_000);
         assert_eq!(order(&mut queue)[1], 5_000);
     }
@@ -314,21 +338,19 @@ mod tests {
                 }
                 prop_assert_eq!(queue.len(), inside.len());
             }
-            // In each lane, between two turns of one tenant every other that still has any had one.
-            for lane in [Lane::Waiting, Lane::Ahead] {
-                let out: Vec<u64> = std::iter::from_fn(|| queue.pop(lane)).collect();
-                let tenants: Vec<u64> = out.iter().map(|slot| inside[slot].1).collect();
-                for (at, tenant) in tenants.iter().enumerate() {
-                    let later = &tenants[at + 1..];
-                    let Some(next) = later.iter().position(|other| other == tenant) else {
-                        continue;
-                    };
-                    for other in later[next..].iter().filter(|other| *other != tenant) {
-                        prop_assert!(later[..next].contains(other), "{tenants:?} at {at}");
-                    }
+            // Between two turns of one tenant, every other that still has any had one.
+            let out = queue.drain();
+            let tenants: Vec<u64> = out.iter().map(|slot| inside[slot].1).collect();
+            for (at, tenant) in tenants.iter().enumerate() {
+                let later = &tenants[at + 1..];
+                let Some(next) = later.iter().position(|other| other == tenant) else {
+                    continue;
+                };
+                for other in later[next..].iter().filter(|other| *other != tenant) {
+                    prop_assert!(later[..next].contains(other), "{tenants:?} at {at}");
                 }
-                out.iter().for_each(|slot| { inside.remove(slot); });
             }
+            out.iter().for_each(|slot| { inside.remove(slot); });
             prop_assert!(inside.is_empty());
             prop_assert_eq!(queue.len(), 0);
         }

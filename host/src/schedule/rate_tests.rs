@@ -141,7 +141,7 @@ async fn renewals_ahead_of_time_obey_the_rate_and_the_scheduler_is_told_when_the
     let mut flows = JoinSet::new();
     // A scheduler with more that is due than there is room for.
     while world.began.elapsed() < Duration::from_secs(10) {
-        for _ in 0..world.budget.room(NOW) {
+        for _ in 0..world.budget.room(&Tenant::default(), NOW) {
             let (budget, started) = (world.budget.clone(), started.clone());
             flows.spawn(async move {
                 let ticket = budget.ticket(bid(1, Lane::Ahead, NOW), NOW).await;

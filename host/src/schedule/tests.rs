@@ -53,7 +53,7 @@ impl Nudge for Woken {
 }
 
 impl Refresher for Woken {
-    fn room(&self, _: &ProviderName) -> usize {
+    fn room(&self, _: &ProviderName, _: &Tenant) -> usize {
         self.room.load(Ordering::SeqCst)
     }
 

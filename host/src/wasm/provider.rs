@@ -32,7 +32,7 @@ pub(super) struct Provider {
 }
 
 /// Where its functions are. The generated bindings look all of them up in every instance and compare their types, each of
-/// which is a tree of records: a tenth of a step. A step calls one.
+/// which is a tree of records. A step calls one.
 struct Functions {
     configure: ComponentExportIndex,
     refresh: ComponentExportIndex,
