@@ -197,9 +197,9 @@ fn main() -> anyhow::Result<()> {
     if instructions::counts(&COUNTED) {
         return Ok(());
     }
+    let mut record = Record::new("guest");
     benches();
     Criterion::default().configure_from_args().final_summary();
-    let mut record = Record::new("guest");
     record.criterion(&GROUPS)?;
     compilations(&mut record)?;
     let group = "a step: instructions, a byte of memory put back counts as one";

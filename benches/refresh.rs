@@ -357,9 +357,9 @@ fn main() -> anyhow::Result<()> {
     if instructions::counts(&COUNTED) {
         return Ok(());
     }
+    let mut record = Record::new("refresh");
     benches();
     Criterion::default().configure_from_args().final_summary();
-    let mut record = Record::new("refresh");
     record.criterion(&GROUPS)?;
     instructions::record(
         &mut record,

@@ -51,8 +51,10 @@ pub fn beside(
     let batches = usize::try_from(iterations.div_ceil(BATCH))
         .map_or(BATCHES_MIN, |batches| batches.max(BATCHES_MIN));
     let started = Barrier::new(2);
+    // The other thread's work moves to the other thread's stack: what both keep of their progress must not share a line.
+    let (progress, over, started) = (&progress, &over, &started);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             started.wait();
             while !over.load(Ordering::Relaxed) {
                 for _ in 0..NOTE_EVERY {
@@ -61,7 +63,7 @@ pub fn beside(
                 progress.0.fetch_add(NOTE_EVERY, Ordering::Relaxed);
             }
         });
-        let _over = Over(&over);
+        let _over = Over(over);
         started.wait();
         let (mut took, mut last) = (Vec::new(), now());
         while took.len() < batches {

@@ -17,6 +17,9 @@ use crate::model::policy::Principal;
 /// Watches of one caller at once: a few for each instance of a service. Each is a connection, or as much memory as one.
 pub(crate) const WATCHES_PER_CALLER_MAX: usize = 256;
 
+/// Keys of all watches of one caller together: a change of policy makes each be looked at again.
+pub(crate) const WATCHED_PER_CALLER_MAX: usize = 16_384;
+
 /// Every watch.
 #[derive(Default)]
 pub(crate) struct Watchers {
@@ -30,7 +33,14 @@ struct PutUp {
     by_key: HashMap<TokenKey, Vec<(Arc<Bell>, usize)>>,
     /// Once for each watch.
     all: Vec<Arc<Bell>>,
-    by_caller: HashMap<(Tenant, String), usize>,
+    by_caller: HashMap<(Tenant, String), Watching>,
+}
+
+/// What one caller watches.
+#[derive(Default)]
+struct Watching {
+    watches: usize,
+    keys: usize,
 }
 
 /// What rings for one watch.
@@ -55,11 +65,12 @@ impl Watchers {
     pub(crate) fn enter(&self, caller: &Principal, keys: usize) -> Option<Arc<Bell>> {
         let mut put_up = self.lock();
         let caller = (caller.tenant().clone(), caller.name().to_owned());
-        let watches = put_up.by_caller.entry(caller).or_default();
-        if *watches >= WATCHES_PER_CALLER_MAX {
+        let own = put_up.by_caller.entry(caller).or_default();
+        if own.watches >= WATCHES_PER_CALLER_MAX || own.keys + keys > WATCHED_PER_CALLER_MAX {
             return None;
         }
-        *watches += 1;
+        own.watches += 1;
+        own.keys += keys;
         let bell = Arc::new(Bell::new(keys));
         put_up.all.push(bell.clone());
         Some(bell)
@@ -76,10 +87,11 @@ impl Watchers {
         keys.for_each(|key| put_up.take_down(key, |held, _| Arc::ptr_eq(held, bell)));
         put_up.all.retain(|held| !Arc::ptr_eq(held, bell));
         let caller = (caller.tenant().clone(), caller.name().to_owned());
-        if let Entry::Occupied(mut watches) = put_up.by_caller.entry(caller) {
-            *watches.get_mut() -= 1;
-            if *watches.get() == 0 {
-                watches.remove();
+        if let Entry::Occupied(mut own) = put_up.by_caller.entry(caller) {
+            own.get_mut().watches -= 1;
+            own.get_mut().keys -= bell.keys();
+            if own.get().watches == 0 {
+                own.remove();
             }
         }
     }
@@ -165,6 +177,11 @@ impl Bell {
         let number = marks.keys.pop_front()?;
         marks.marked[number] = false;
         Some(number)
+    }
+
+    /// How many keys it is for.
+    fn keys(&self) -> usize {
+        self.marks().marked.len()
     }
 
     /// Returns once it rang after the last look; may return without need.

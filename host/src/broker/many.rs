@@ -6,9 +6,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::{Broker, Issued, ends, issue};
-use crate::cache::Hit;
+use crate::cache::{Hit, Slot};
 use crate::model::error::Error;
-use crate::model::freshness::Life;
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
 use crate::model::token::AccessToken;
@@ -44,29 +43,41 @@ impl Broker {
                     token,
                     max_lifetime,
                 }) => answers.push(Some(Ok(issue(token, max_lifetime, arrived)))),
-                known => {
+                _ => {
                     answers.push(None);
-                    missing.push((at, known));
+                    missing.push(at);
                 }
             }
         }
         if !missing.is_empty() {
-            let obtain = stream::iter(missing).map(async |(at, known)| {
+            let obtain = stream::iter(missing).map(async |at| {
                 let request = &requests[at];
-                let times = [arrived; 2];
-                (at, self.settle(known, principal, request, times).await)
+                // Its turn may come late: as things stand then.
+                let now = self.0.now();
+                let known = self.look_up(principal, request, now);
+                let answer = self.settle(known, principal, request, [now, arrived]);
+                (at, answer.await)
             });
             let mut obtained = obtain.buffer_unordered(MISSES_AT_ONCE);
             while let Some((at, answer)) = obtained.next().await {
                 answers[at] = Some(answer);
             }
-            // While some were waited for, the end of others may have come.
+            // While some were waited for, others may have been revoked or denied, or have ended.
             let now = self.0.now();
             for (answer, request) in answers.iter_mut().zip(requests) {
-                if matches!(answer, Some(Ok(issued)) if is_over(issued, now)) {
-                    let known = self.look_up(principal, request, now);
-                    let times = [now, arrived];
-                    *answer = Some(self.settle(known, principal, request, times).await);
+                if let Some(Ok(issued)) = answer {
+                    *answer = Some(match self.look_up(principal, request, now) {
+                        Some(Hit::Fresh {
+                            token,
+                            max_lifetime,
+                        }) => Ok(issue(token, max_lifetime, now)),
+                        // It is being renewed, or is the best there is: what was obtained just now.
+                        Some(Hit::Known { slot, .. }) if stands(&slot, issued, now) => continue,
+                        known => {
+                            let times = [now, arrived];
+                            self.settle(known, principal, request, times).await
+                        }
+                    });
                 }
             }
         }
@@ -95,10 +106,9 @@ impl Broker {
     }
 }
 
-fn is_over(issued: &Issued, now: UnixTime) -> bool {
-    let life = Life {
-        issued: issued.token.issued(),
-        expires: issued.token.expires(),
-    };
-    now >= life.serve_until()
+/// Whether what was issued is still the current token, and may still be handed out.
+fn stands(slot: &Slot, issued: &Issued, now: UnixTime) -> bool {
+    let current = slot.servable(now);
+    current.is_ok_and(|token| token.generation() == issued.token.generation())
+        && now < issued.expires
 }

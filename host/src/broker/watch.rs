@@ -9,18 +9,21 @@ use std::time::Duration;
 
 use super::{Broker, CROWDED_PAUSE, Entry, ends};
 use crate::model::error::{Error, ErrorKind, Retry};
+use crate::model::freshness::Life;
 use crate::model::key::TokenKey;
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
 use crate::model::token::Generation;
-use crate::watchers::{Bell, WATCHES_PER_CALLER_MAX};
+use crate::watchers::{Bell, WATCHED_PER_CALLER_MAX, WATCHES_PER_CALLER_MAX};
 
 /// The longest that a watch sleeps: by a clock that stands still while the machine does, so that what ended meanwhile is
 /// found out soon after.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// How soon a decision that holds for less is asked for again.
-const DECIDED_FOR_MIN: Duration = Duration::from_secs(1);
+/// How soon a decision that holds for less is asked for again, or a token that ends is looked for.
+const LOOK_AGAIN_MIN: Duration = Duration::from_secs(1);
+/// When a denial is asked for again: a policy may go by the time of day, or have failed just now.
+const DENIED_PAUSE: Duration = Duration::from_secs(300);
 
 /// Keys that somebody watches. Dropping it ends the watching.
 pub struct Watch {
@@ -69,7 +72,8 @@ struct Watched {
 /// How a key stands, as far as a watcher is concerned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    Token(Generation, UnixTime),
+    /// Its name, its end, and the longest life that this caller is told: what an event says is made of these.
+    Token(Generation, UnixTime, Option<Duration>),
     Nothing,
     Denied,
 }
@@ -81,7 +85,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`] when the caller has too many watches already. What it may not have is no error but an
+    /// [`ErrorKind::Unavailable`] when the caller has too many watches already, or watches too many keys. What it may not have is no error but an
     /// event.
     pub fn watch(&self, principal: &Principal, requests: &[TokenRequest]) -> Result<Watch, Error> {
         let core = &self.0;
@@ -90,7 +94,9 @@ impl Broker {
                 ErrorKind::Unavailable,
                 Retry::After(CROWDED_PAUSE),
                 "this caller watches too much already",
-                format!("{principal:?} has {WATCHES_PER_CALLER_MAX} watches"),
+                format!(
+                    "{principal:?} may have {WATCHES_PER_CALLER_MAX} watches, of {WATCHED_PER_CALLER_MAX} keys together"
+                ),
                 core.correlation(),
             ));
         };
@@ -181,16 +187,13 @@ impl Watch {
                         core.watchers.ring_for(&self.bell, number, key, other);
                         watched.rings_for = Some(key.clone());
                     }
-                    let soonest = now.plus(DECIDED_FOR_MIN);
-                    watched.look_at = entry.decision.allowed_until.max(soonest);
                     watched.entry = Some(entry);
                 }
                 Err(error) => {
                     watched.entry = None;
                     return match error.kind() {
                         ErrorKind::Denied => {
-                            // Policy rings when it changes.
-                            watched.look_at = UnixTime::MAX;
+                            watched.look_at = now.plus(DENIED_PAUSE);
                             Standing::Denied
                         }
                         _ => {
@@ -204,11 +207,23 @@ impl Watch {
         let Some(entry) = &watched.entry else {
             return Standing::Nothing;
         };
-        match entry.pin.servable(now) {
+        let servable = entry.pin.servable(now);
+        // Nobody rings when time ends something.
+        let over = servable.as_ref().map_or(UnixTime::MAX, |token| {
+            let life = Life {
+                issued: token.issued(),
+                expires: token.expires(),
+            };
+            life.serve_until()
+        });
+        let soonest = now.plus(LOOK_AGAIN_MIN);
+        watched.look_at = entry.decision.allowed_until.min(over).max(soonest);
+        match servable {
             Ok(token) => {
                 // Whoever hears of it uses it: it is worth renewing.
                 entry.pin.touch(now);
-                Standing::Token(token.generation(), token.expires())
+                let max = entry.decision.max_lifetime;
+                Standing::Token(token.generation(), token.expires(), max)
             }
             Err(_) => Standing::Nothing,
         }
@@ -216,15 +231,11 @@ impl Watch {
 
     fn event(&self, key: usize, standing: Standing) -> WatchEvent {
         match standing {
-            Standing::Token(generation, expires) => {
-                let max = self.keys[key].entry.as_ref();
-                let max = max.and_then(|entry| entry.decision.max_lifetime);
-                WatchEvent::Generation {
-                    key,
-                    generation,
-                    expires: ends(expires, max, self.broker.0.now()),
-                }
-            }
+            Standing::Token(generation, expires, max) => WatchEvent::Generation {
+                key,
+                generation,
+                expires: ends(expires, max, self.broker.0.now()),
+            },
             Standing::Nothing => WatchEvent::Revoked { key },
             Standing::Denied => WatchEvent::Denied { key },
         }

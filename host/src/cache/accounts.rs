@@ -36,9 +36,7 @@ struct Caller(Tenant, Box<str>);
 #[derive(Default)]
 pub(super) struct Account {
     slots: Vec<Arc<Slot>>,
-    /// Remembered decisions.
-    asks: usize,
-    /// What those have in common.
+    /// What its remembered decisions have in common, and how many there are.
     routes: Routes,
     /// Nobody can leave before this.
     searched_until: UnixTime,
@@ -105,11 +103,6 @@ impl Accounts {
         self.keys += 1;
     }
 
-    /// The caller's count of remembered decisions.
-    pub(super) fn asks(&mut self, caller: &Principal) -> &mut usize {
-        &mut self.of(caller).asks
-    }
-
     /// The routes that the caller asked by.
     pub(super) fn routes(&mut self, caller: &Principal) -> &mut Routes {
         &mut self.of(caller).routes
@@ -137,8 +130,7 @@ impl Accounts {
     pub(super) fn settle(&mut self) {
         self.by_caller.retain(|_, account| {
             self.keys -= account.settle();
-            account.routes.settle();
-            !account.slots.is_empty() || account.asks > 0
+            !account.slots.is_empty() || account.routes.decisions() > 0
         });
     }
 }

@@ -3,7 +3,7 @@
 //! At a million keys a lookup costs as much as the lines of memory that it misses. What most requests share is therefore
 //! kept once, as a [`Route`], and stays in the processor's cache; what differs lies in the index itself.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,9 +44,12 @@ pub(super) struct AskRef<'a> {
     pub(super) request: &'a TokenRequest,
 }
 
-/// The routes that one caller asked by.
+/// The routes that one caller asked by, and how many remembered decisions go by each.
 #[derive(Default)]
-pub(super) struct Routes(HashSet<Arc<Route>, foldhash::quality::RandomState>);
+pub(super) struct Routes {
+    by_route: HashMap<Arc<Route>, usize, foldhash::quality::RandomState>,
+    decisions: usize,
+}
 
 /// What the index leads to: 32 bytes, so that an entry fits into one line.
 #[derive(Clone)]
@@ -86,7 +89,7 @@ impl AskRef<'_> {
     pub(super) fn to_owned(self, routes: &mut Routes) -> Ask {
         Ask {
             subject: self.request.subject.clone(),
-            route: routes.of(self),
+            route: routes.enter(self),
         }
     }
 
@@ -161,24 +164,36 @@ impl Hash for Route {
 // === impl Routes ===
 
 impl Routes {
-    fn of(&mut self, ask: AskRef<'_>) -> Arc<Route> {
+    /// One more decision goes by the route of this.
+    fn enter(&mut self, ask: AskRef<'_>) -> Arc<Route> {
         let wanted = Route {
             principal: ask.principal.clone(),
             provider: ask.request.provider.clone(),
             scopes: ask.request.scopes.clone(),
             audience: ask.request.audience.clone(),
         };
-        if let Some(known) = self.0.get(&wanted) {
-            return Arc::clone(known);
-        }
-        let new = Arc::new(wanted);
-        self.0.insert(Arc::clone(&new));
-        new
+        let known = self.by_route.get_key_value(&wanted);
+        let known = known.map(|(known, _)| Arc::clone(known));
+        let route = known.unwrap_or_else(|| Arc::new(wanted));
+        *self.by_route.entry(Arc::clone(&route)).or_default() += 1;
+        self.decisions += 1;
+        route
     }
 
-    /// Forgets those that lead nowhere any more.
-    pub(super) fn settle(&mut self) {
-        self.0.retain(|route| Arc::strong_count(route) > 1);
+    /// One decision less goes by the route of this.
+    pub(super) fn leave(&mut self, ask: &Ask) {
+        if let Some(decisions) = self.by_route.get_mut(&ask.route) {
+            *decisions -= 1;
+            self.decisions -= 1;
+            if *decisions == 0 {
+                self.by_route.remove(&ask.route);
+            }
+        }
+    }
+
+    /// How many decisions there are.
+    pub(super) fn decisions(&self) -> usize {
+        self.decisions
     }
 }
 
@@ -197,6 +212,12 @@ impl Remembered {
             allowed_until: decision.allowed_until,
             max_lifetime_secs: secs.map_or(UNBOUNDED, |secs| secs.unwrap_or(UNBOUNDED)),
         }
+    }
+
+    /// Whether there is nothing to be gained by remembering that `decision` leads to `slot` in place of this.
+    pub(super) fn outlasts(&self, slot: &Arc<Slot>, decision: Decision) -> bool {
+        let same = self.epoch == decision.epoch && Arc::ptr_eq(&self.slot, slot);
+        self.epoch > decision.epoch || (same && self.allowed_until >= decision.allowed_until)
     }
 
     /// The decision.

@@ -216,33 +216,43 @@ impl Cache {
             return false;
         }
         let mut accounts = self.accounts();
-        let known = self.asks.contains(&ask);
-        if !known {
-            let per_caller = self.limits.keys_per_caller_max.saturating_mul(ASKS_PER_KEY);
-            let in_all = self.limits.keys_max.saturating_mul(ASKS_PER_KEY);
-            let full = |accounts: &mut Accounts| {
-                *accounts.asks(principal) >= per_caller || self.decisions() >= in_all
-            };
-            if full(&mut accounts) && accounts.may_sweep(now) {
-                self.sweep(&mut accounts, |decision| now < decision.allowed_until);
+        let known = self
+            .asks
+            .peek_with(&ask, |old, held| (old.clone(), held.clone()));
+        let owned = match known {
+            // Callers who missed together were authorized together: the first of them is enough.
+            Some((_, held)) if held.outlasts(slot, decision) => return true,
+            Some((old, _)) => {
+                // Whoever looks before the next line authorizes again, as this caller did.
+                self.asks.remove_sync(&ask);
+                old
             }
-            if full(&mut accounts) {
-                return false;
+            None => {
+                if !self.has_room_for(principal, &mut accounts, now) {
+                    return false;
+                }
+                self.decisions.fetch_add(1, Ordering::Relaxed);
+                ask.to_owned(accounts.routes(principal))
             }
-        }
-        if known {
-            // It holds no longer, or the caller would not be here: nobody misses it between these two lines.
-            self.asks.remove_sync(&ask);
-        } else {
-            *accounts.asks(principal) += 1;
-            self.decisions.fetch_add(1, Ordering::Relaxed);
-        }
-        let owned = ask.to_owned(accounts.routes(principal));
+        };
         // There is none of this key now, and `accounts` is locked.
         let _ = self
             .asks
             .insert_sync(owned, Remembered::new(slot, decision));
         true
+    }
+
+    /// Whether one more decision of this caller's may be remembered; those that are over make room.
+    fn has_room_for(&self, caller: &Principal, accounts: &mut Accounts, now: UnixTime) -> bool {
+        let per_caller = self.limits.keys_per_caller_max.saturating_mul(ASKS_PER_KEY);
+        let in_all = self.limits.keys_max.saturating_mul(ASKS_PER_KEY);
+        let full = |accounts: &mut Accounts| {
+            accounts.routes(caller).decisions() >= per_caller || self.decisions() >= in_all
+        };
+        if full(accounts) && accounts.may_sweep(now) {
+            self.sweep(accounts, |decision| now < decision.allowed_until);
+        }
+        !full(accounts)
     }
 
     /// Forgets the decisions of every policy before `epoch`. They hold no longer in any case; this frees their room.
@@ -346,8 +356,7 @@ impl Cache {
         self.asks.retain_sync(|ask, known| {
             let kept = !known.slot.is_closed() && keep(known.decision());
             if !kept {
-                let asks = accounts.asks(ask.principal());
-                *asks = asks.saturating_sub(1);
+                accounts.routes(ask.principal()).leave(ask);
                 self.decisions.fetch_sub(1, Ordering::Relaxed);
             }
             kept

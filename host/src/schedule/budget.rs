@@ -22,6 +22,8 @@ const KEPT_ONE_IN: usize = 4;
 /// The most flows that queue for one provider. Behind these, at 16 at once and 100 ms each, one would wait for longer
 /// than any caller does.
 pub const QUEUE_MAX: usize = 16_384;
+/// Places in the queue that no tenant takes alone: the crowd of one must not turn away the first flow of another.
+const QUEUE_KEPT: usize = 1_024;
 /// What is left of the tickets after the provider was overloaded.
 const CUT: f64 = 0.7;
 /// Signs of one and the same overload arrive together: one cut is enough for all within this.
@@ -148,7 +150,8 @@ impl Budget {
                     until: state.paused_until,
                 });
             }
-            if state.queue.len() >= QUEUE_MAX {
+            let own: usize = state.queue.of(&bid.tenant).iter().sum();
+            if state.queue.len() >= QUEUE_MAX || own >= QUEUE_MAX - QUEUE_KEPT {
                 return Err(NoTicket::Full);
             }
             let (sender, receiver) = oneshot::channel();

@@ -224,17 +224,28 @@ fn tickets_follow_what_the_provider_takes() {
 }
 
 #[test]
-fn one_flow_too_many_is_told_at_once() {
+fn one_flow_too_many_is_told_at_once_and_no_tenant_takes_every_place() {
     let budget = budget(1);
     let _running = take(&budget, 0, Lane::Waiting).unwrap();
-    let mut queued: Vec<_> = (1..=QUEUE_MAX as u64)
-        .map(|n| Box::pin(budget.ticket(bid(n, Lane::Waiting, NOW), NOW)))
-        .collect();
-    assert!(queued.iter_mut().all(|one| one.now_or_never().is_none()));
-    let late = budget
-        .ticket(bid(0, Lane::Waiting, NOW), NOW)
-        .now_or_never();
-    assert_eq!(late.unwrap().err(), Some(NoTicket::Full));
+    let of = |tenant: &str, slot: u64| Bid {
+        tenant: Tenant::parse(tenant).unwrap(),
+        ..bid(slot, Lane::Waiting, NOW)
+    };
+    let queue = |tenant: &str, slots: std::ops::Range<usize>| -> Vec<_> {
+        let mut queued: Vec<_> = slots
+            .map(|slot| Box::pin(budget.ticket(of(tenant, slot as u64), NOW)))
+            .collect();
+        assert!(queued.iter_mut().all(|one| one.now_or_never().is_none()));
+        queued
+    };
+    let refused = |tenant: &str| {
+        let late = budget.ticket(of(tenant, 0), NOW).now_or_never();
+        assert_eq!(late.unwrap().err(), Some(NoTicket::Full), "{tenant}");
+    };
+    let _loud = queue("loud", 1..1 + QUEUE_MAX - QUEUE_KEPT);
+    refused("loud");
+    let _quiet = queue("quiet", QUEUE_MAX..QUEUE_MAX + QUEUE_KEPT);
+    refused("quiet");
 }
 
 #[test]

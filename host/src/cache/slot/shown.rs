@@ -64,7 +64,8 @@ impl Drop for Retired {
         let Some(old) = self.0.take() else { return };
         drop(old);
         // Left alone, the collector would keep a revoked token's bytes until this thread has looked things up hundreds of
-        // times more; what a reader keeps from being freed now is freed then, or by the next token that is taken from view.
+        // times more. What another thread's look keeps from being freed now is freed then, or when this thread takes the next
+        // token from view: the collector keeps what each thread retired apart.
         for _ in 0..TURNS_MAX {
             let guard = Guard::new();
             if !guard.has_garbage() {

@@ -56,7 +56,8 @@ impl Words {
         self.generation.store(CLOSED, Ordering::Release);
     }
 
-    /// Whether a copy of this generation is the current one at `now`, and not over by the issuer's newest word.
+    /// Whether a copy of this generation is the current one at `now`, and not over by the issuer's newest word. Between the
+    /// two loads another token may come, whose end is later: whoever holds a copy compares its own end too.
     #[inline]
     pub(crate) fn is_current(&self, generation: u64, now: u64) -> bool {
         self.generation.load(Ordering::Acquire) == generation

@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::error::Category;
 
 use super::problem::Problem;
@@ -15,8 +17,11 @@ use crate::model::key::BadName;
 
 /// The most members that an object may have: no call takes half as many.
 const MEMBERS_MAX: usize = 32;
-/// Room for the members of an ordinary call, so that it takes one allocation.
+/// Room for the members of an ordinary call, so that it takes one allocation; an empty object takes none.
 const MEMBERS_USUAL: usize = 6;
+/// How deep any call looks: the body, a list of it, an object in that, a list in that, and its texts. What is nested deeper is
+/// read over, so that a body takes no more memory than a few times its length.
+const LEVELS: u8 = 5;
 /// The most elements of a list that are looked at: as many as the longest list of any call may have.
 const ELEMENTS_MAX: usize = 1024;
 
@@ -48,6 +53,10 @@ enum Value<'b> {
     Other,
 }
 
+/// Reads a value down to so many levels.
+#[derive(Clone, Copy)]
+struct Deep(u8);
+
 /// A name of a member, borrowed where it can be.
 struct Name<'b>(Cow<'b, str>);
 
@@ -60,7 +69,7 @@ impl<'b> Members<'b> {
     ///
     /// A [`Problem`] for a body that is no JSON object with members of different names.
     pub(super) fn parse(body: &'b [u8]) -> Result<Self, Problem> {
-        let value = serde_json::from_slice(body).map_err(|error| {
+        let value = read(serde_json::Deserializer::from_slice(body)).map_err(|error| {
             let at = format!("line {}, column {}", error.line(), error.column());
             match error.classify() {
                 Category::Data => no_object(&at),
@@ -85,7 +94,7 @@ impl<'b> Members<'b> {
     ///
     /// A [`Problem`] that names its place, when it is no JSON object with members of different names.
     pub(super) fn element(list: &'static str, at: usize, text: &'b str) -> Result<Self, Problem> {
-        match serde_json::from_str(text) {
+        match read(serde_json::Deserializer::from_str(text)) {
             Ok(Value::Object(all)) => Ok(Self {
                 place: Place::Element(list, at),
                 all,
@@ -237,79 +246,108 @@ impl fmt::Display for Place {
     }
 }
 
-// === impl Value ===
+/// One value and nothing after it.
+fn read<'b, R: serde_json::de::Read<'b>>(
+    mut deserializer: serde_json::Deserializer<R>,
+) -> serde_json::Result<Value<'b>> {
+    let value = Deep(LEVELS).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
 
-impl<'de> Deserialize<'de> for Value<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Value<'de>;
+// === impl Deep ===
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
+impl<'de> DeserializeSeed<'de> for Deep {
+    type Value = Value<'de>;
 
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
-                Ok(Value::Text(Cow::Borrowed(text)))
-            }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
-            fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
-                Ok(Value::Text(Cow::Owned(text.to_owned())))
-            }
+impl<'de> Visitor<'de> for Deep {
+    type Value = Value<'de>;
 
-            fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
-                Ok(Value::Number(number))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
 
-            fn visit_unit<E>(self) -> Result<Value<'de>, E> {
-                Ok(Value::Null)
-            }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
 
-            fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
-                Ok(Value::Other)
-            }
+    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    }
 
-            fn visit_i64<E>(self, _: i64) -> Result<Value<'de>, E> {
-                Ok(Value::Other)
-            }
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Number(number))
+    }
 
-            fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
-                Ok(Value::Other)
-            }
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Null)
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value<'de>, A::Error> {
-                let mut all = Vec::new();
-                while all.len() < ELEMENTS_MAX {
-                    match items.next_element()? {
-                        Some(item) => all.push(item),
-                        None => return Ok(Value::List(all)),
-                    }
-                }
-                let mut longer = false;
-                while items.next_element::<IgnoredAny>()?.is_some() {
-                    longer = true;
-                }
-                Ok(if longer {
-                    Value::LongList
-                } else {
-                    Value::List(all)
-                })
-            }
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
-                let mut all: Vec<(Cow<'de, str>, Value<'de>)> = Vec::with_capacity(MEMBERS_USUAL);
-                while let Some(Name(name)) = map.next_key()? {
-                    // Two members of one name: readers disagree which counts (RFC 8259, section 4).
-                    let twice = all.iter().any(|(member, _)| *member == name);
-                    if twice || all.len() == MEMBERS_MAX {
-                        return Err(serde::de::Error::custom("members"));
-                    }
-                    all.push((name, map.next_value()?));
-                }
-                Ok(Value::Object(all))
+    fn visit_i64<E>(self, _: i64) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value<'de>, A::Error> {
+        let mut all = Vec::new();
+        let Some(below) = self.below() else {
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(Value::Other);
+        };
+        while all.len() < ELEMENTS_MAX {
+            match items.next_element_seed(below)? {
+                Some(item) => all.push(item),
+                None => return Ok(Value::List(all)),
             }
         }
-        deserializer.deserialize_any(Any)
+        let mut longer = false;
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            longer = true;
+        }
+        Ok(if longer {
+            Value::LongList
+        } else {
+            Value::List(all)
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
+        let mut all: Vec<(Cow<'de, str>, Value<'de>)> = Vec::new();
+        let Some(below) = self.below() else {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Value::Other);
+        };
+        while let Some(Name(name)) = map.next_key()? {
+            if all.is_empty() {
+                all.reserve(MEMBERS_USUAL);
+            }
+            // Two members of one name: readers disagree which counts (RFC 8259, section 4).
+            let twice = all.iter().any(|(member, _)| *member == name);
+            if twice || all.len() == MEMBERS_MAX {
+                return Err(serde::de::Error::custom("members"));
+            }
+            all.push((name, map.next_value_seed(below)?));
+        }
+        Ok(Value::Object(all))
+    }
+}
+
+impl Deep {
+    /// One level further down, if anything there is looked at.
+    fn below(self) -> Option<Self> {
+        self.0.checked_sub(1).filter(|levels| *levels > 0).map(Self)
     }
 }
 
