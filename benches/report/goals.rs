@@ -147,7 +147,7 @@ const GOALS: &[Goal] = &[
         (
             "memory",
             "1000000 keys, bytes in use beyond key and token",
-            "keyfob",
+            "ours, and its renewal filed",
         ),
         300.0,
     ),
