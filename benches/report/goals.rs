@@ -252,7 +252,7 @@ fn rows<'r>(records: &'r [Record], suite: &'r str) -> impl Iterator<Item = &'r R
     records.iter().filter(of).flat_map(|record| &record.rows)
 }
 
-fn row<'r>(records: &'r [Record], (suite, group, name): Figure) -> Result<&'r Row> {
+fn row(records: &[Record], (suite, group, name): Figure) -> Result<&Row> {
     let mut rows = rows(records, suite);
     let row = rows.find(|row| row.group == group && row.name == name);
     row.with_context(|| format!("the suite {suite} has no row {name:?} in {group:?}"))

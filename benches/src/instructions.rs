@@ -1,5 +1,5 @@
 //! Counting instructions: a suite runs itself once more under valgrind for each row, which counts what is executed inside
-//! [`measured`] and nowhere else. Other threads are not counted: what is to be counted must stay on the thread that asks.
+//! `measured` and nowhere else. Other threads are not counted: what is to be counted must stay on the thread that asks.
 //!
 //! Time on a shared machine says little about a small change; this says it to the last digit, and knows nothing of caches and
 //! of the kernel.
