@@ -179,8 +179,9 @@ impl AccessToken {
         &self.header.as_bytes()[self.raw_from..]
     }
 
-    /// Whether the token and its type are the same in JSON as they are here.
-    pub(crate) fn is_plain(&self) -> bool {
+    /// Whether the token and its type are the same inside a JSON string as they are here, so that a server may write them as
+    /// they are.
+    pub fn is_plain(&self) -> bool {
         self.plain
     }
 
