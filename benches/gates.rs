@@ -48,19 +48,19 @@ const OWNED: Baseline = Baseline {
     allocates: false,
 };
 const DECISION: Baseline = Baseline {
-    instructions: 1,
+    instructions: 262_000,
     allocates: true,
 };
 const STEPS: Baseline = Baseline {
-    instructions: 1,
+    instructions: 860_000,
     allocates: true,
 };
 const REFRESH: Baseline = Baseline {
-    instructions: 1,
+    instructions: 1_172_000,
     allocates: true,
 };
 const SINGLE_USE: Baseline = Baseline {
-    instructions: 1,
+    instructions: 1_260_000,
     allocates: true,
 };
 
