@@ -162,13 +162,15 @@ fn one_size(c: &mut Criterion, keys: usize, ways: &[(&str, Vec<usize>)]) {
         group.bench_function("with (borrow), two threads", |b| {
             b.iter_custom(|iterations| {
                 let (mut one, mut other) = (asked.clone(), asked.elsewhere());
+                let cached = &cached;
+                // Each thread has its own place in the questions, and moves it to its own stack.
                 pair::alike(
                     iterations,
-                    || {
-                        black_box(borrow(&cached, one.next()));
+                    move || {
+                        black_box(borrow(cached, one.next()));
                     },
-                    || {
-                        black_box(borrow(&cached, other.next()));
+                    move || {
+                        black_box(borrow(cached, other.next()));
                     },
                 )
             });
