@@ -11,8 +11,8 @@ use plotters::prelude::*;
 
 /// Fits a page of text beside nothing else.
 const SIZE: (u32, u32) = (860, 460);
-/// Told apart also without colour vision (Okabe and Ito).
-const COLOURS: [RGBColor; 8] = [
+/// Told apart also without colour vision (Okabe and Ito, and two more).
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -21,6 +21,8 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(230, 159, 0),
     RGBColor(100, 100, 100),
     RGBColor(0, 0, 0),
+    RGBColor(140, 100, 60),
+    RGBColor(120, 80, 200),
 ];
 /// An axis whose ends are further apart than this is logarithmic.
 const WIDE: f64 = 50.0;
