@@ -138,6 +138,31 @@ fn the_readme_embeds_the_library_as_its_compiled_example_does() -> anyhow::Resul
     Ok(())
 }
 
+/// `cargo run` without a name takes the one program that a manifest names, however many there are.
+#[test]
+fn the_first_command_of_the_readme_means_one_program() -> anyhow::Result<()> {
+    let readme = fs::read_to_string(root().join("README.md"))?;
+    assert!(readme.contains("$ cargo run --release -- demo"));
+    let told = std::process::Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(root())
+        .output()?;
+    assert!(told.status.success(), "{told:?}");
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout)?;
+    let packages = told["packages"].as_array().into_iter().flatten();
+    let named: Vec<_> = packages
+        .filter_map(|package| package["default_run"].as_str())
+        .collect();
+    assert_eq!(named, ["keyfob"]);
+    Ok(())
+}
+
 #[test]
 fn every_metric_is_explained_to_operators() -> anyhow::Result<()> {
     let source = fs::read_to_string(root().join("host/src/observe/metrics.rs"))?;

@@ -66,18 +66,13 @@ impl Broker {
             let now = self.0.now();
             for (answer, request) in answers.iter_mut().zip(requests) {
                 if let Some(Ok(issued)) = answer {
-                    *answer = Some(match self.look_up(principal, request, now) {
-                        Some(Hit::Fresh {
-                            token,
-                            max_lifetime,
-                        }) => Ok(issue(token, max_lifetime, now)),
-                        // It is being renewed, or is the best there is: what was obtained just now.
-                        Some(Hit::Known { slot, .. }) if stands(&slot, issued, now) => continue,
-                        known => {
-                            let times = [now, arrived];
-                            self.settle(known, principal, request, times).await
-                        }
-                    });
+                    let known = self.look_up(principal, request, now);
+                    // It is being renewed, or is the best there is: what was obtained just now.
+                    let kept = matches!(&known, Some(Hit::Known { slot, .. }) if stands(slot, issued, now));
+                    if !kept {
+                        let times = [now, arrived];
+                        *answer = Some(self.settle(known, principal, request, times).await);
+                    }
                 }
             }
         }
