@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::{Broker, CROWDED_PAUSE, Entry, ends};
 use crate::model::error::{Error, ErrorKind, Retry};
-use crate::model::freshness::Life;
 use crate::model::key::TokenKey;
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
@@ -20,7 +19,7 @@ use crate::watchers::{Bell, WATCHED_PER_CALLER_MAX, WATCHES_PER_CALLER_MAX};
 /// found out soon after.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// How soon a decision that holds for less is asked for again, or a token that ends is looked for.
+/// How soon a decision that holds for less is asked for again.
 const LOOK_AGAIN_MIN: Duration = Duration::from_secs(1);
 /// When a denial is asked for again: a policy may go by the time of day, or have failed just now.
 const DENIED_PAUSE: Duration = Duration::from_secs(300);
@@ -44,7 +43,7 @@ pub enum WatchEvent {
         key: usize,
         /// The token's name.
         generation: Generation,
-        /// When it ends, for this caller.
+        /// When it ends, for this caller. A copy is over then, and no event says so.
         expires: UnixTime,
     },
     /// There is no token now: drop the copy, and ask.
@@ -207,18 +206,8 @@ impl Watch {
         let Some(entry) = &watched.entry else {
             return Standing::Nothing;
         };
-        let servable = entry.pin.servable(now);
-        // Nobody rings when time ends something.
-        let over = servable.as_ref().map_or(UnixTime::MAX, |token| {
-            let life = Life {
-                issued: token.issued(),
-                expires: token.expires(),
-            };
-            life.serve_until()
-        });
-        let soonest = now.plus(LOOK_AGAIN_MIN);
-        watched.look_at = entry.decision.allowed_until.min(over).max(soonest);
-        match servable {
+        watched.look_at = entry.decision.allowed_until.max(now.plus(LOOK_AGAIN_MIN));
+        match entry.pin.servable(now) {
             Ok(token) => {
                 // Whoever hears of it uses it: it is worth renewing.
                 entry.pin.touch(now);
