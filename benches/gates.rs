@@ -36,15 +36,15 @@ const TOLERANCE_PERCENT: u64 = 8;
 const MAX_STACKFRAME: &str = "--max-stackframe=67108864";
 
 const HANDLE: Baseline = Baseline {
-    instructions: 67_038,
+    instructions: 56_040,
     allocates: false,
 };
 const BORROWED: Baseline = Baseline {
-    instructions: 464_154,
+    instructions: 482_245,
     allocates: false,
 };
 const OWNED: Baseline = Baseline {
-    instructions: 500_205,
+    instructions: 525_713,
     allocates: false,
 };
 const DECISION: Baseline = Baseline {

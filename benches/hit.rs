@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group};
-use keyfob::cache::{CoarseClock, SharedTokenHandle};
+use keyfob::cache::{CoarseClock, SharedTokenHandle, Ticks};
 use keyfob::model::policy::TokenRequest;
 use keyfob::model::time::{Clock, SystemClock, UnixTime};
 use keyfob_benches::asked::Asked;
@@ -83,6 +83,10 @@ fn handles(c: &mut Criterion) {
     group.bench_function("floor: both", |b| {
         b.iter(|| holds(CoarseClock::Kernel.latest()))
     });
+    let ticked = CoarseClock::Ticked(Ticks::start().expect("a thread"));
+    group.bench_function("floor: both, ticked clock", |b| {
+        b.iter(|| holds(black_box(&ticked).latest()))
+    });
     group.bench_function("precise clock", |b| b.iter(|| SystemClock.now()));
 
     let still: Arc<dyn Clock> = Arc::new(Still::at(cached.now));
@@ -92,6 +96,10 @@ fn handles(c: &mut Criterion) {
     });
     let mut handle = cached.handle(CoarseClock::Kernel);
     group.bench_function("get", |b| b.iter(|| black_box(&mut handle).get().is_ok()));
+    let mut by_ticks = cached.handle(ticked);
+    group.bench_function("get, ticked clock", |b| {
+        b.iter(|| black_box(&mut by_ticks).get().is_ok())
+    });
     group.bench_function("get, two threads, one key", |b| {
         b.iter_custom(|iterations| {
             let (mut one, mut other) = (handle.clone(), handle.clone());

@@ -245,7 +245,7 @@ impl Core {
     /// Slots that hold or held tokens of one provider.
     pub(crate) fn slots_of(&self, provider: &ProviderName) -> Vec<Arc<Slot>> {
         let mut slots = self.cache.slots();
-        slots.retain(|slot| slot.key().credential.provider == *provider);
+        slots.retain(|slot| slot.provider() == provider);
         slots
     }
 }
@@ -278,7 +278,7 @@ fn readings(core: &Core) -> Vec<ProviderReading> {
         }
     }
     for slot in core.cache.slots() {
-        let Some(reading) = readings.get_mut(&slot.key().credential.provider) else {
+        let Some(reading) = readings.get_mut(slot.provider()) else {
             continue;
         };
         let Ok(token) = slot.servable(now) else {

@@ -122,9 +122,10 @@
 //! | slot numbers; how many keys and decisions there are | `cache::Cache` `next_slot`, `keys`, `decisions` | atomics; the last two change under the accounts | a new key; whatever comes or leaves | no |
 //! | token, generation and end of a key | `cache::Slot` `shown`, `words` | atomics; read under a guard of `sdd`, changed under the cell | publish, withdraw, close | no |
 //! | due time, last use, pins of a key | `cache::Slot` | atomics | plan; a hit, once a second; handles and flights | no |
-//! | failure, rejections, permit of a key | `cache::Slot` `cell` | `RwLock`, a leaf | publish, withdraw, close, reject, fail, permit | no |
+//! | failure, rejections, permit of a key | `cache::Slot` `cell` | `Mutex`, a leaf | publish, withdraw, close, reject, fail, permit | no |
 //! | who watches which key; what each watch has to look at | `watchers::Watchers` `put_up`; `Bell` `marks` | `Mutex`; one a watch, taken inside the first | a watch that comes, goes or finds another key; publish, withdraw, another policy | no |
 //! | copies of a shared handle | `cache::SharedTokenHandle` | one `Mutex` a copy | its threads | no |
+//! | the time, if ticked | `cache::Ticks` | atomic | its thread, a hundred times a second | no |
 //! | thread numbers | `cache::handle` | static atomic, thread-local | a thread's first use of a shared handle | no |
 //! | flights that can be joined | `flight::Flights` `joinable` | `Mutex` | join, land, disown | no |
 //! | seats or result of a flight | `flight` `state` | `Mutex`, one a flight | join, leave, land | no |

@@ -13,20 +13,10 @@ use std::sync;
 use shuttle::sync;
 
 pub(crate) use sync::atomic;
-pub(crate) use sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use sync::{Mutex, MutexGuard};
 
 /// Takes a mutex. A poisoned one is taken too: nothing here panics between two writes that belong together, and a
 /// panic elsewhere must not take every later caller down with it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes a lock for reading, poisoned or not.
-pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes a lock for writing, poisoned or not.
-pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

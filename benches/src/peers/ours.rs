@@ -2,7 +2,8 @@
 //! credentials.
 
 use anyhow::Result;
-use keyfob::broker::BrokerSettings;
+use keyfob::broker::{BrokerSettings, Builder};
+use keyfob::cache::Ticks;
 use keyfob::{
     Broker, CallerSettings, PluginSource, Principal, ProviderName, ProviderSettings,
     SecretSettings, SecretSource, Tenant, TokenRequest,
@@ -31,6 +32,19 @@ impl Ours {
     ///
     /// Never: the settings are complete.
     pub async fn new(issuer: &Issuer) -> Result<Self> {
+        Self::built(issuer, Broker::builder()).await
+    }
+
+    /// The same, whose hits read a word that a thread keeps at the time.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread to give.
+    pub async fn ticked(issuer: &Issuer) -> Result<Self> {
+        Self::built(issuer, Broker::builder().ticks(Ticks::start()?)).await
+    }
+
+    async fn built(issuer: &Issuer, builder: Builder) -> Result<Self> {
         let acme = ProviderName::parse("acme").expect("a name");
         let mut provider =
             ProviderSettings::new(acme.clone(), PluginSource::Builtin("oauth2".into()));
@@ -42,7 +56,7 @@ impl Ours {
         let secret = SecretSource::Value("correct-horse".into());
         provider.secrets = vec![SecretSettings::new("client_secret", secret)];
         let rules = json!({ "allow": [{ "provider": "acme", "scopes": ["*"] }] });
-        let broker = Broker::builder()
+        let broker = builder
             .settings(BrokerSettings {
                 providers: vec![provider],
                 callers: vec![CallerSettings {

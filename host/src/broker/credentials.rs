@@ -280,7 +280,7 @@ impl Broker {
         for slot in slots {
             core.flights.disown(&slot.id());
             slot.withdraw();
-            core.watchers.changed(slot.key());
+            core.watchers.changed(&slot.key());
             slot.clear_failure();
         }
         tokens

@@ -212,7 +212,7 @@ impl Broker {
             }
         };
         self.0.emit(&Event::TokenRejected {
-            key: slot.key().clone(),
+            key: slot.key(),
             generation: Generation::from_number(report.generation).unwrap_or(token.generation()),
             outcome: outcome.label(),
             caller: principal.name().to_owned(),
@@ -246,7 +246,7 @@ impl Broker {
         let Some(status) = report.status else {
             return true;
         };
-        let Some(provider) = self.0.provider(&slot.key().credential.provider) else {
+        let Some(provider) = self.0.provider(slot.provider()) else {
             return true;
         };
         let rejection = Rejection {
@@ -338,8 +338,8 @@ impl Broker {
             return Err(error);
         }
         let follow =
-            refresh::join(core, slot, want).map_err(|error| told(core, slot.key(), error))?;
-        let provider = core.provider(&slot.key().credential.provider);
+            refresh::join(core, slot, want).map_err(|error| told(core, &slot.key(), error))?;
+        let provider = core.provider(slot.provider());
         let patience = provider
             .as_ref()
             .map_or(Duration::ZERO, |p| p.settings.refresh.timeout);
@@ -352,7 +352,7 @@ impl Broker {
             Ok(landed) => landed,
             Err(_) => Err(told(
                 core,
-                slot.key(),
+                &slot.key(),
                 Error::new(
                     ErrorKind::Unavailable,
                     Retry::After(IMPATIENT_PAUSE),

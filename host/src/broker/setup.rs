@@ -7,7 +7,7 @@ use super::assemble::{Parts, Standing};
 use super::recover::recover;
 use super::status::{BrokerSettings, StartError};
 use super::{Broker, SetupMistake};
-use crate::cache::{Cache, CacheLimits, CoarseClock};
+use crate::cache::{Cache, CacheLimits, CoarseClock, Ticks};
 use crate::core::lock;
 use crate::core::{Core, Given, Seeds};
 use crate::model::contract::Cause;
@@ -71,6 +71,15 @@ impl Builder {
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.coarse = CoarseClock::Exact(clock.clone());
         self.clock = clock;
+        self
+    }
+
+    /// Hits read the time from here instead of the kernel's coarse clock: a hit by handle then takes half as long. The thread
+    /// that [`Ticks::start`] started must get its turn: while it is starved or the process is stopped, time stands still for
+    /// hits. For longer than a second, and they may be handed a token that is over; the resource refuses it, and it is renewed.
+    #[must_use]
+    pub fn ticks(mut self, ticks: Ticks) -> Self {
+        self.coarse = CoarseClock::Ticked(ticks);
         self
     }
 
@@ -275,13 +284,13 @@ impl Broker {
                 Some(now) => {
                     for slot in core.slots_of(name) {
                         slot.withdraw();
-                        core.watchers.changed(slot.key());
+                        core.watchers.changed(&slot.key());
                     }
                     core.forgive(now);
                 }
                 None => core.slots_of(name).iter().for_each(|slot| {
-                    core.cache.remove(slot.key());
-                    core.watchers.changed(slot.key());
+                    core.cache.remove(&slot.key());
+                    core.watchers.changed(&slot.key());
                 }),
             }
         }

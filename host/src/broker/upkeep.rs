@@ -215,10 +215,10 @@ impl Broker {
         let core = &self.0;
         core.unsaved.forget(tenant);
         let slots = core.cache.slots().into_iter();
-        for slot in slots.filter(|slot| slot.key().credential.tenant == *tenant) {
+        for slot in slots.filter(|slot| slot.tenant() == tenant) {
             core.flights.disown(&slot.id());
             slot.withdraw();
-            core.watchers.changed(slot.key());
+            core.watchers.changed(&slot.key());
             slot.clear_failure();
         }
     }

@@ -180,7 +180,7 @@ impl Watch {
                 .entry(known, &self.principal, &watched.request, now);
             match entry.await {
                 Ok(entry) => {
-                    let key = entry.pin.key();
+                    let key = &entry.pin.key();
                     if watched.rings_for.as_ref() != Some(key) {
                         let other = watched.rings_for.as_ref();
                         core.watchers.ring_for(&self.bell, number, key, other);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ask::Routes;
+use super::place::{Place, Places};
 use super::slot::Slot;
-use crate::model::key::Tenant;
+use crate::model::key::{Tenant, TokenKey};
 use crate::model::policy::Principal;
 use crate::model::time::UnixTime;
 
@@ -46,6 +47,7 @@ pub(super) struct Account {
 #[derive(Default)]
 pub(super) struct Accounts {
     by_caller: HashMap<Caller, Account, foldhash::quality::RandomState>,
+    places: Places,
     keys: usize,
     searched_until: UnixTime,
     swept_until: UnixTime,
@@ -103,6 +105,11 @@ impl Accounts {
         self.keys += 1;
     }
 
+    /// The place of this key, which all slots of it share.
+    pub(super) fn place(&mut self, key: &TokenKey) -> Arc<Place> {
+        self.places.of(key)
+    }
+
     /// The routes that the caller asked by.
     pub(super) fn routes(&mut self, caller: &Principal) -> &mut Routes {
         &mut self.of(caller).routes
@@ -126,12 +133,13 @@ impl Accounts {
         all.filter(idle).cloned().collect()
     }
 
-    /// Takes closed slots off the books, and accounts that hold nothing.
+    /// Takes closed slots off the books, and accounts and places that hold nothing.
     pub(super) fn settle(&mut self) {
         self.by_caller.retain(|_, account| {
             self.keys -= account.settle();
             !account.slots.is_empty() || account.routes.decisions() > 0
         });
+        self.places.settle();
     }
 }
 

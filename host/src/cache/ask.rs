@@ -19,12 +19,12 @@ use crate::model::time::UnixTime;
 /// In place of a number of seconds: no bound.
 const UNBOUNDED: u32 = u32::MAX;
 
-/// The index's key. Without the minimum validity: that is compared with the token, and a caller who varies it must not
-/// make new entries.
-#[derive(Clone, PartialEq, Eq)]
+/// The index's key, with what it leads to: the subject asked for is the slot's own. Without the minimum validity: that is
+/// compared with the token, and a caller who varies it must not make new entries.
+#[derive(Clone)]
 pub(super) struct Ask {
-    subject: Option<Subject>,
     route: Arc<Route>,
+    pub(super) slot: Arc<Slot>,
 }
 
 /// A request without its subject, and who makes it.
@@ -51,12 +51,11 @@ pub(super) struct Routes {
     decisions: usize,
 }
 
-/// What the index leads to: 32 bytes, so that an entry fits into one line.
-#[derive(Clone)]
+/// A decision in 16 bytes, so that two entries of the index fit into one line.
+#[derive(Clone, Copy)]
 pub(super) struct Remembered {
-    pub(super) slot: Arc<Slot>,
-    epoch: u64,
     allowed_until: UnixTime,
+    epoch: u32,
     max_lifetime_secs: u32,
 }
 
@@ -67,6 +66,14 @@ pub(super) struct Keyed(pub(super) Arc<Slot>);
 // === impl Ask ===
 
 impl Ask {
+    /// The same, leading to another slot of the same subject.
+    pub(super) fn leading_to(self, slot: &Arc<Slot>) -> Self {
+        Self {
+            slot: Arc::clone(slot),
+            ..self
+        }
+    }
+
     /// Who asked.
     pub(super) fn principal(&self) -> &Principal {
         &self.route.principal
@@ -78,28 +85,36 @@ impl Hash for Ask {
         let route = &*self.route;
         let (scopes, audience) = (route.scopes.as_ref(), route.audience.as_ref());
         hash(state, &route.principal, &route.provider, scopes, audience);
-        hash_subject(state, self.subject.as_ref());
+        hash_subject(state, self.slot.subject());
     }
 }
+
+impl PartialEq for Ask {
+    fn eq(&self, other: &Self) -> bool {
+        self.slot.subject() == other.slot.subject() && self.route == other.route
+    }
+}
+
+impl Eq for Ask {}
 
 // === impl AskRef ===
 
 impl AskRef<'_> {
-    /// The same, to keep; what is shared is found among the caller's `routes`, or put there.
-    pub(super) fn to_owned(self, routes: &mut Routes) -> Ask {
+    /// The same, to keep, leading to `slot`; what is shared is found among the caller's `routes`, or put there.
+    pub(super) fn to_owned(self, routes: &mut Routes, slot: &Arc<Slot>) -> Ask {
         Ask {
-            subject: self.request.subject.clone(),
             route: routes.enter(self),
+            slot: Arc::clone(slot),
         }
     }
 
-    /// Whether policy could have led it to this key: it narrows scopes and nothing else.
-    pub(super) fn may_lead_to(self, key: &TokenKey) -> bool {
-        let (request, credential) = (self.request, &key.credential);
-        request.subject == credential.subject
-            && request.provider == credential.provider
-            && request.audience == key.audience
-            && *self.principal.tenant() == credential.tenant
+    /// Whether policy could have led it to this slot: it narrows scopes and nothing else.
+    pub(super) fn may_lead_to(self, slot: &Slot) -> bool {
+        let (request, place) = (self.request, slot.place());
+        request.subject.as_ref() == slot.subject()
+            && request.provider == place.provider
+            && request.audience == place.audience
+            && *self.principal.tenant() == place.tenant
     }
 }
 
@@ -118,7 +133,7 @@ impl Equivalent<Ask> for AskRef<'_> {
     fn equivalent(&self, key: &Ask) -> bool {
         // What differs most often comes first.
         let (request, route) = (self.request, &*key.route);
-        request.subject == key.subject
+        request.subject.as_ref() == key.slot.subject()
             && request.provider == route.provider
             && *self.principal == route.principal
             && request.scopes == route.scopes
@@ -200,29 +215,29 @@ impl Routes {
 // === impl Remembered ===
 
 impl Remembered {
-    /// Remembers what `decision` leads to.
-    pub(super) fn new(slot: &Arc<Slot>, decision: Decision) -> Self {
+    /// Remembers a decision.
+    pub(super) fn new(decision: Decision) -> Self {
         // Whole seconds, as policies speak; what does not fit is no bound to a token.
         let secs = decision
             .max_lifetime
             .map(|max| u32::try_from(max.as_secs()));
         Self {
-            slot: Arc::clone(slot),
             epoch: decision.epoch,
             allowed_until: decision.allowed_until,
             max_lifetime_secs: secs.map_or(UNBOUNDED, |secs| secs.unwrap_or(UNBOUNDED)),
         }
     }
 
-    /// Whether there is nothing to be gained by remembering that `decision` leads to `slot` in place of this.
-    pub(super) fn outlasts(&self, slot: &Arc<Slot>, decision: Decision) -> bool {
-        let same = self.epoch == decision.epoch && Arc::ptr_eq(&self.slot, slot);
-        self.epoch > decision.epoch || (same && self.allowed_until >= decision.allowed_until)
+    /// Whether there is nothing to be gained by remembering `decision` in place of this, which leads to the `same` slot or to
+    /// another.
+    pub(super) fn outlasts(self, same: bool, decision: Decision) -> bool {
+        let as_long = self.epoch == decision.epoch && self.allowed_until >= decision.allowed_until;
+        self.epoch > decision.epoch || (same && as_long)
     }
 
     /// The decision.
     #[inline]
-    pub(super) fn decision(&self) -> Decision {
+    pub(super) fn decision(self) -> Decision {
         let bounded = self.max_lifetime_secs != UNBOUNDED;
         Decision {
             epoch: self.epoch,
@@ -234,15 +249,21 @@ impl Remembered {
 
 // === impl Keyed ===
 
+/// As a [`TokenKey`] is hashed, its parts in the same order.
 impl Hash for Keyed {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key().hash(state);
+        let (slot, place) = (&self.0, self.0.place());
+        place.tenant.hash(state);
+        place.provider.hash(state);
+        slot.subject().hash(state);
+        place.audience.hash(state);
+        place.scopes.hash(state);
     }
 }
 
 impl PartialEq for Keyed {
     fn eq(&self, other: &Self) -> bool {
-        self.0.key() == other.0.key()
+        self.0.subject() == other.0.subject() && self.0.place() == other.0.place()
     }
 }
 
@@ -250,6 +271,46 @@ impl Eq for Keyed {}
 
 impl Equivalent<Keyed> for TokenKey {
     fn equivalent(&self, key: &Keyed) -> bool {
-        self == key.0.key()
+        let (slot, place) = (&key.0, key.0.place());
+        slot.is_of(&self.credential)
+            && self.audience == place.audience
+            && self.scopes == place.scopes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+    use super::*;
+    use crate::model::key::{CredentialKey, Tenant};
+    use crate::model::token::SlotId;
+
+    #[test]
+    fn a_slot_is_found_by_its_key() {
+        let key = |subject: Option<&str>, audience: Option<&str>| TokenKey {
+            credential: CredentialKey {
+                tenant: Tenant::default(),
+                provider: ProviderName::parse("acme").unwrap(),
+                subject: subject.map(|text| Subject::parse(text).unwrap()),
+            },
+            audience: audience.map(|text| Audience::parse(text).unwrap()),
+            scopes: ScopeSet::parse(["read", "write"]).unwrap(),
+        };
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let keys = [
+            key(None, None),
+            key(Some("ann"), None),
+            key(None, Some("ann")),
+            key(Some("ann"), Some("https://api.example")),
+        ];
+        for key in &keys {
+            let (subject, place) = (key.credential.subject.clone(), Arc::new(key.into()));
+            let slot = Slot::new(SlotId(1), subject, place, UnixTime::default());
+            let keyed = Keyed(Arc::new(slot));
+            assert_eq!(hasher.hash_one(&keyed), hasher.hash_one(key), "{key:?}");
+            let mut found = keys.iter().filter(|key| (**key).equivalent(&keyed));
+            assert_eq!((found.next(), found.next()), (Some(key), None));
+        }
     }
 }

@@ -49,7 +49,12 @@ impl World {
             clock: Arc::new(Hand(AtomicU64::new(0))),
             epoch: PolicyEpoch::default(),
             nudges: Arc::default(),
-            slot: Arc::new(Slot::new(SlotId(1), key, UnixTime::default())),
+            slot: Arc::new(Slot::new(
+                SlotId(1),
+                None,
+                Arc::new((&key).into()),
+                UnixTime::default(),
+            )),
         }
     }
 

@@ -113,19 +113,21 @@ impl Cache {
         &self,
         principal: &Principal,
         request: &TokenRequest,
-        epoch: u64,
+        epoch: u32,
         now: UnixTime,
         read: impl FnOnce(&Arc<AccessToken>, Decision) -> R,
     ) -> Option<R> {
         let guard = Guard::new();
-        let known = self.asks.peek(&AskRef { principal, request }, &guard)?;
-        let decision = known.decision();
-        if !decision.holds(epoch, now) {
-            return None;
-        }
-        known.slot.touch(now);
-        let held = known.slot.fresh(now, request.min_validity, &guard)?;
-        Some(read(held, decision))
+        let ask = AskRef { principal, request };
+        self.asks.peek_with(&ask, |Ask { slot, .. }, known| {
+            let decision = known.decision();
+            if !decision.holds(epoch, now) {
+                return None;
+            }
+            slot.touch(now);
+            let token = slot.fresh(now, request.min_validity, &guard)?;
+            Some(read(&token, decision))
+        })?
     }
 
     /// What this caller's request led to before, while the decision holds under the policy `epoch`. `None` means:
@@ -137,26 +139,28 @@ impl Cache {
         &self,
         principal: &Principal,
         request: &TokenRequest,
-        epoch: u64,
+        epoch: u32,
         now: UnixTime,
     ) -> Option<Hit> {
         let guard = Guard::new();
-        let known = self.asks.peek(&AskRef { principal, request }, &guard)?;
-        let (slot, decision) = (&known.slot, known.decision());
-        if !decision.holds(epoch, now) || slot.is_closed() {
-            return None;
-        }
-        slot.touch(now);
-        Some(match slot.fresh(now, request.min_validity, &guard) {
-            Some(token) => Hit::Fresh {
-                token: Arc::clone(token),
-                max_lifetime: decision.max_lifetime,
-            },
-            None => Hit::Known {
-                slot: Arc::clone(slot),
-                decision,
-            },
-        })
+        let ask = AskRef { principal, request };
+        self.asks.peek_with(&ask, |Ask { slot, .. }, known| {
+            let decision = known.decision();
+            if !decision.holds(epoch, now) || slot.is_closed() {
+                return None;
+            }
+            slot.touch(now);
+            Some(match slot.fresh(now, request.min_validity, &guard) {
+                Some(token) => Hit::Fresh {
+                    token: Arc::clone(&token),
+                    max_lifetime: decision.max_lifetime,
+                },
+                None => Hit::Known {
+                    slot: Arc::clone(slot),
+                    decision,
+                },
+            })
+        })?
     }
 
     /// The key's open slot.
@@ -192,7 +196,8 @@ impl Cache {
         let left = accounts.make_room(caller, limits, now)?;
         self.take_out(&left);
         let id = SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed));
-        let slot = Arc::new(Slot::new(id, key.clone(), now));
+        let (subject, place) = (key.credential.subject.clone(), accounts.place(key));
+        let slot = Arc::new(Slot::new(id, subject, place, now));
         self.bring_in(&slot);
         accounts.enter(caller, Arc::clone(&slot));
         drop(accounts);
@@ -212,33 +217,31 @@ impl Cache {
     ) -> bool {
         slot.permit(decision.epoch, decision.allowed_until);
         let ask = AskRef { principal, request };
-        if !ask.may_lead_to(slot.key()) {
+        if !ask.may_lead_to(slot) {
             return false;
         }
         let mut accounts = self.accounts();
-        let known = self
-            .asks
-            .peek_with(&ask, |old, held| (old.clone(), held.clone()));
+        let known = self.asks.peek_with(&ask, |old, held| (old.clone(), *held));
         let owned = match known {
             // Callers who missed together were authorized together: the first of them is enough.
-            Some((_, held)) if held.outlasts(slot, decision) => return true,
+            Some((old, held)) if held.outlasts(Arc::ptr_eq(&old.slot, slot), decision) => {
+                return true;
+            }
             Some((old, _)) => {
                 // Whoever looks before the next line authorizes again, as this caller did.
                 self.asks.remove_sync(&ask);
-                old
+                old.leading_to(slot)
             }
             None => {
                 if !self.has_room_for(principal, &mut accounts, now) {
                     return false;
                 }
                 self.decisions.fetch_add(1, Ordering::Relaxed);
-                ask.to_owned(accounts.routes(principal))
+                ask.to_owned(accounts.routes(principal), slot)
             }
         };
         // There is none of this key now, and `accounts` is locked.
-        let _ = self
-            .asks
-            .insert_sync(owned, Remembered::new(slot, decision));
+        let _ = self.asks.insert_sync(owned, Remembered::new(decision));
         true
     }
 
@@ -256,7 +259,7 @@ impl Cache {
     }
 
     /// Forgets the decisions of every policy before `epoch`. They hold no longer in any case; this frees their room.
-    pub fn forget_before(&self, epoch: u64) {
+    pub fn forget_before(&self, epoch: u32) {
         let mut accounts = self.accounts();
         self.sweep(&mut accounts, |decision| decision.epoch >= epoch);
         accounts.settle();
@@ -296,7 +299,7 @@ impl Cache {
 
     /// The open slots whose tokens are obtained with this credential. Looks at all: for operators.
     pub fn slots_of(&self, credential: &CredentialKey) -> Vec<Arc<Slot>> {
-        self.open(|slot| slot.key().credential == *credential)
+        self.open(|slot| slot.is_of(credential))
     }
 
     /// How many keys it holds.
@@ -332,7 +335,7 @@ impl Cache {
 
     /// Brings a slot in under its key, in place of a closed one; with `accounts` locked.
     fn bring_in(&self, slot: &Arc<Slot>) {
-        if !self.slots.remove_sync(slot.key()) {
+        if !self.slots.remove_sync(&slot.key()) {
             self.keys.fetch_add(1, Ordering::Relaxed);
         }
         let _ = self.slots.insert_sync(Keyed(Arc::clone(slot)), ());
@@ -341,10 +344,11 @@ impl Cache {
     /// Takes closed slots out of the index, and never a successor under the same key; with `accounts` locked.
     fn take_out(&self, left: &[Arc<Slot>]) {
         for slot in left {
+            let key = slot.key();
             let held = self
                 .slots
-                .peek_with(slot.key(), |Keyed(held), ()| Arc::ptr_eq(held, slot));
-            if held == Some(true) && self.slots.remove_sync(slot.key()) {
+                .peek_with(&key, |Keyed(held), ()| Arc::ptr_eq(held, slot));
+            if held == Some(true) && self.slots.remove_sync(&key) {
                 self.keys.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -354,7 +358,7 @@ impl Cache {
     /// account of whoever asked.
     fn sweep(&self, accounts: &mut Accounts, keep: impl Fn(Decision) -> bool) {
         self.asks.retain_sync(|ask, known| {
-            let kept = !known.slot.is_closed() && keep(known.decision());
+            let kept = !ask.slot.is_closed() && keep(known.decision());
             if !kept {
                 accounts.routes(ask.principal()).leave(ask);
                 self.decisions.fetch_sub(1, Ordering::Relaxed);
@@ -366,7 +370,7 @@ impl Cache {
     fn tell(&self, left: &[Arc<Slot>], why: &'static str) {
         for slot in left {
             self.observer.observe(&Event::KeyEvicted {
-                key: slot.key().clone(),
+                key: slot.key(),
                 why,
             });
         }

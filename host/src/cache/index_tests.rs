@@ -330,7 +330,7 @@ fn a_revoked_credential_finds_its_slots() {
     let found = cache.slots_of(&key("ann").credential);
     assert_eq!(
         found.iter().map(|slot| slot.key()).collect::<Vec<_>>(),
-        [&key("ann")]
+        [key("ann")]
     );
 }
 

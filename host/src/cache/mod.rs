@@ -19,11 +19,12 @@ mod crowd_tests;
 mod decision;
 mod handle;
 mod index;
+mod place;
 mod rejects;
 mod slot;
 
 pub use accounts::Full;
-pub use coarse::CoarseClock;
+pub use coarse::{CoarseClock, Ticks};
 pub use decision::{Decision, PolicyEpoch};
 pub use handle::{Nudge, SharedTokenHandle, TokenHandle};
 pub use index::{ASKS_PER_KEY, Cache, CacheLimits, Hit, KEYS_MAX, KEYS_PER_CALLER_MAX};

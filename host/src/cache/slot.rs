@@ -16,16 +16,17 @@ use sdd::Guard;
 
 pub use self::pin::Pin;
 pub use self::publish::{Era, NotPublishable};
-use self::shown::Shown;
+use self::shown::{Lent, Shown};
 use self::words::Words;
+use super::place::Place;
 use super::rejects::{Rejection, Rejects};
 use crate::model::error::{Error, Retry};
 use crate::model::freshness::{Freshness, Life};
-use crate::model::key::TokenKey;
+use crate::model::key::{CredentialKey, ProviderName, Subject, Tenant, TokenKey};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, SlotId};
 use crate::shim::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::shim::{self, RwLock};
+use crate::shim::{self, Mutex};
 
 /// In place of a time: never.
 const NEVER: u64 = u64::MAX;
@@ -33,31 +34,32 @@ const NEVER: u64 = u64::MAX;
 /// is remembered for minutes, and callers who come back at their own pace must not find the tokens of all keys that were
 /// decided together ended together. Renewing hands nothing out: whoever asks is authorized anew.
 const IN_USE: Duration = Duration::from_secs(600);
-/// How often a hit writes when the key was used, at most: a write per hit would pass the line between the cores.
-const USE_STAMP_EVERY: Duration = Duration::from_secs(1);
 
-/// A key's place in the cache. What a hit looks at comes first, together.
+/// A key's place in the cache. What a hit by key looks at comes first, together.
 #[repr(C)]
 pub struct Slot {
-    id: SlotId,
-    /// The current token. Changed with the cell locked for writing, read by whoever asks.
+    /// With `place`, its key: what differs between most keys is kept here, what most share once for all.
+    subject: Option<Subject>,
+    /// The current token. Changed with the cell locked, read by whoever asks.
     shown: Shown,
-    /// What is said of that token to those who have a copy. Changed with `shown`: before it when a token goes, after it when one comes.
-    words: Words,
+    id: SlotId,
     /// When it is to be renewed, in unix milliseconds, or [`NEVER`]. Whoever plans stores it; the scheduler's entries
     /// are valid only while they name this time.
     due: AtomicU64,
-    /// When somebody last asked, in unix milliseconds, to about [`USE_STAMP_EVERY`].
-    used: AtomicU64,
+    /// When somebody last asked, in unix seconds. A hit writes it once a second at most: a write per hit would pass the line
+    /// between the cores.
+    used: AtomicU32,
     /// Somebody asked since the current token was published.
     asked: AtomicBool,
-    /// Handles, waiters and flights that keep this slot from being evicted. Only grows from zero with the cell locked
-    /// for reading, and is judged with the cell locked for writing.
+    /// What is said of that token to those who have a copy. Changed with `shown`: before it when a token goes, after it when one comes.
+    words: Words,
+    place: Arc<Place>,
+    /// Handles, waiters and flights that keep this slot from being evicted. Only grows from zero with the cell locked, and
+    /// is judged with the cell locked.
     pins: AtomicU32,
-    key: TokenKey,
     /// Held for moving a pointer, or for the few words beside it; never across `.await`, and nothing is taken
     /// while it is held.
-    cell: RwLock<Cell>,
+    cell: Mutex<Cell>,
 }
 
 /// What few look at. Small: every key has one.
@@ -82,7 +84,7 @@ struct Trouble {
 /// The latest end of the permits to this key, under one policy; the first policy has the number 1.
 #[derive(Default)]
 struct Permitted {
-    epoch: u64,
+    epoch: u32,
     until: UnixTime,
 }
 
@@ -104,17 +106,23 @@ pub enum NotReady {
 // === impl Slot ===
 
 impl Slot {
-    pub(super) fn new(id: SlotId, key: TokenKey, now: UnixTime) -> Self {
+    pub(super) fn new(
+        id: SlotId,
+        subject: Option<Subject>,
+        place: Arc<Place>,
+        now: UnixTime,
+    ) -> Self {
         Self {
-            id,
+            subject,
             shown: Shown::nothing(),
-            key,
-            words: Words::new(),
+            id,
             due: AtomicU64::new(NEVER),
-            used: AtomicU64::new(now.as_millis()),
+            used: AtomicU32::new(stamp(now)),
             asked: AtomicBool::new(true),
+            words: Words::new(),
+            place,
             pins: AtomicU32::new(0),
-            cell: RwLock::new(Cell {
+            cell: Mutex::new(Cell {
                 rejects: Rejects::default(),
                 permit: Permitted::default(),
                 trouble: None,
@@ -129,9 +137,36 @@ impl Slot {
         self.id
     }
 
-    /// Whose place it is.
-    pub fn key(&self) -> &TokenKey {
-        &self.key
+    /// Whose place it is, put together from what it shares with other keys.
+    pub fn key(&self) -> TokenKey {
+        self.place.key(self.subject.as_ref())
+    }
+
+    /// Whose deployment its key is of.
+    pub fn tenant(&self) -> &Tenant {
+        &self.place.tenant
+    }
+
+    /// At which provider its credential is.
+    pub fn provider(&self) -> &ProviderName {
+        &self.place.provider
+    }
+
+    /// Whose grant its token is obtained with; none is the provider's own account.
+    pub fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
+    }
+
+    /// Whether its token is obtained with this credential.
+    pub fn is_of(&self, credential: &CredentialKey) -> bool {
+        self.subject == credential.subject
+            && self.place.provider == credential.provider
+            && self.place.tenant == credential.tenant
+    }
+
+    /// What its key shares with others.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     // --- reading -------------------------------------------------------------------------------------------------
@@ -140,7 +175,7 @@ impl Slot {
     /// [`Slot::servable`].
     pub fn current(&self) -> Option<Arc<AccessToken>> {
         let guard = Guard::new();
-        self.shown.see(&guard).map(|held| Arc::clone(&held.token))
+        self.shown.see(&guard).map(|token| Arc::clone(&token))
     }
 
     /// The token to hand out at `now`.
@@ -150,36 +185,36 @@ impl Slot {
     /// Why there is none.
     pub fn servable(&self, now: UnixTime) -> Result<Arc<AccessToken>, NotReady> {
         let guard = Guard::new();
-        let Some(held) = self.shown.see(&guard) else {
+        let Some(token) = self.shown.see(&guard) else {
             return Err(if self.is_closed() {
                 NotReady::Closed
             } else {
                 NotReady::Absent
             });
         };
-        if held.token.slot() != self.id {
+        if token.slot() != self.id {
             return Err(NotReady::Foreign);
         }
-        if now >= held.serve_until {
+        if now >= token.serve_until() {
             return Err(NotReady::Expired);
         }
-        Ok(Arc::clone(&held.token))
+        Ok(Arc::clone(&token))
     }
 
     /// The token, if it needs nothing at `now` and has this much life left. Takes no lock and counts nothing.
     #[inline]
     pub(super) fn fresh<'g>(
-        &self,
+        &'g self,
         now: UnixTime,
         min_validity: Duration,
         guard: &'g Guard,
-    ) -> Option<&'g Arc<AccessToken>> {
-        let held = self.shown.see(guard)?;
-        let fresh = held.slot == self.id
-            && now < held.serve_until
+    ) -> Option<Lent<'g>> {
+        let token = self.shown.see(guard)?;
+        let fresh = token.slot() == self.id
+            && now < token.serve_until()
             && now < self.due()
-            && now.plus(min_validity) <= held.expires;
-        fresh.then_some(&held.token)
+            && now.plus(min_validity) <= token.expires();
+        fresh.then_some(token)
     }
 
     /// How its token stands; no token is [`Freshness::Expired`]. Takes no lock.
@@ -208,7 +243,7 @@ impl Slot {
 
     /// The remembered failure while its back-off lasts, with what is left of its waiting time.
     pub fn failure(&self, now: UnixTime) -> Option<Error> {
-        let cell = shim::read(&self.cell);
+        let cell = shim::lock(&self.cell);
         let trouble = cell.trouble.as_ref()?;
         if now >= trouble.until {
             return None;
@@ -223,7 +258,7 @@ impl Slot {
 
     /// Remembers a failure until `until` and counts it; everybody who asks before then gets it.
     pub fn remember_failure(&self, error: Error, until: UnixTime) {
-        let mut cell = shim::write(&self.cell);
+        let mut cell = shim::lock(&self.cell);
         let before = cell.trouble.as_ref().map_or(0, |trouble| trouble.attempts);
         cell.trouble = Some(Box::new(Trouble {
             error,
@@ -234,18 +269,18 @@ impl Slot {
 
     /// Forgets the failures: an operator or new settings may have mended what failed.
     pub fn clear_failure(&self) {
-        shim::write(&self.cell).trouble = None;
+        shim::lock(&self.cell).trouble = None;
     }
 
     /// Failures in a row.
     pub fn attempts(&self) -> u32 {
-        let cell = shim::read(&self.cell);
+        let cell = shim::lock(&self.cell);
         cell.trouble.as_ref().map_or(0, |trouble| trouble.attempts)
     }
 
     /// Answers in a row that brought no longer life: what `Plan::new` asks for.
     pub fn stalled(&self) -> u32 {
-        shim::read(&self.cell).stalled
+        shim::lock(&self.cell).stalled
     }
 
     /// What a resource's refusal of `generation` leads to.
@@ -253,18 +288,17 @@ impl Slot {
     /// After [`Rejection::Renew`] and once it leads the flight, the renewer looks again whether `generation` is still
     /// current: another flight may have landed in between.
     pub fn reject(&self, generation: Generation, now: UnixTime) -> Rejection {
-        let mut cell = shim::write(&self.cell);
+        let mut cell = shim::lock(&self.cell);
         let guard = Guard::new();
-        let current = self
-            .shown
-            .see(&guard)
-            .map(|held| (held.token.generation(), life(&held.token)));
+        let current = self.shown.see(&guard);
+        let current = current.map(|token| (token.generation(), life(&token)));
         cell.rejects.decide(generation, current, now)
     }
 
     // --- planning and use ----------------------------------------------------------------------------------------
 
     /// When it is to be renewed; [`UnixTime::MAX`] when nothing is planned.
+    #[inline]
     pub fn due(&self) -> UnixTime {
         UnixTime::from_millis(self.due.load(Ordering::Relaxed))
     }
@@ -280,19 +314,20 @@ impl Slot {
         if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Relaxed);
         }
-        if now.since(self.idle_since()) >= USE_STAMP_EVERY {
-            self.used.store(now.as_millis(), Ordering::Relaxed);
+        let now = stamp(now);
+        if now > self.used.load(Ordering::Relaxed) {
+            self.used.store(now, Ordering::Relaxed);
         }
     }
 
-    /// When somebody last asked. A handle in use notes it once per published token only.
+    /// The second in which somebody last asked. A handle in use notes it once per published token only.
     pub fn idle_since(&self) -> UnixTime {
-        UnixTime::from_millis(self.used.load(Ordering::Relaxed))
+        UnixTime::from_secs(self.used.load(Ordering::Relaxed).into())
     }
 
     /// Notes a permit to this key: the scheduler renews only what somebody may have.
-    pub fn permit(&self, epoch: u64, until: UnixTime) {
-        let mut cell = shim::write(&self.cell);
+    pub fn permit(&self, epoch: u32, until: UnixTime) {
+        let mut cell = shim::lock(&self.cell);
         let held = &mut cell.permit;
         match held.epoch.cmp(&epoch) {
             std::cmp::Ordering::Less => *held = Permitted { epoch, until },
@@ -303,9 +338,9 @@ impl Slot {
 
     /// Whether to renew it before its end: somebody asked since it was published, and somebody may have it, or might a moment
     /// ago under the same policy. A key that nobody asked for during the life of a token is left to lapse.
-    pub fn wants_renewal(&self, epoch: u64, now: UnixTime) -> bool {
+    pub fn wants_renewal(&self, epoch: u32, now: UnixTime) -> bool {
         self.asked.load(Ordering::Relaxed) && {
-            let cell = shim::read(&self.cell);
+            let cell = shim::lock(&self.cell);
             let in_use = now.since(self.idle_since()) < IN_USE;
             let held = &cell.permit;
             let soon_enough = now < held.until || (in_use && now < held.until.plus(IN_USE));
@@ -323,10 +358,16 @@ impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot")
             .field("id", &self.id)
-            .field("key", &self.key)
+            .field("key", &self.key())
             .field("pins", &self.pins())
             .finish_non_exhaustive()
     }
+}
+
+/// A time as `used` has it: to the second, until the year 2106.
+#[inline]
+fn stamp(time: UnixTime) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn life(token: &AccessToken) -> Life {

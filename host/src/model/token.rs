@@ -8,6 +8,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::credential::{Fingerprint, Stored, Version};
+use super::freshness::Life;
 use super::key::ScopeSet;
 use super::secret::Secret;
 use super::time::UnixTime;
@@ -25,22 +26,29 @@ pub struct Generation(NonZeroU64);
 pub struct SlotId(pub(crate) u64);
 
 /// A token for callers. Cheap to share by `Arc`; `Debug` shows no byte of it.
+///
+/// What a reader compares comes first, together with the counts of the `Arc` before it: on one line of memory.
+#[repr(C)]
 pub struct AccessToken {
     slot: SlotId,
-    generation: Generation,
+    serve_until: UnixTime,
     expires: UnixTime,
+    generation: Generation,
     issued: UnixTime,
-    /// `Bearer <token>`, marked sensitive. The only copy: [`AccessToken::raw`] is a slice of it.
+    /// `Bearer <token>`, marked sensitive. The only copy: [`AccessToken::raw`] and [`AccessToken::token_type`] are slices of it.
     header: HeaderValue,
+    scopes: ScopeSet,
+    /// Few tokens have any: one word where there are none.
+    extra: Option<Box<Extra>>,
     /// Where the token starts in `header`.
-    raw_from: usize,
+    raw_from: u32,
     /// Whether token and type can stand between the quotes of JSON as they are. Nearly all can, and looking at each byte
     /// again for every answer would cost as much as finding the token.
     plain: bool,
-    token_type: Box<str>,
-    scopes: ScopeSet,
-    extra: Box<[(Box<str>, Secret<String>)]>,
 }
+
+/// Further members of a token, by name.
+type Extra = Box<[(Box<str>, Secret<String>)]>;
 
 /// What a flow obtained, before it has a slot and a generation.
 #[derive(Clone)]
@@ -133,34 +141,45 @@ impl fmt::Debug for ObtainedToken {
 // === impl AccessToken ===
 
 impl AccessToken {
-    /// Makes a token ready for callers. `None` when it cannot be a header value (RFC 9110, section 5.5).
-    pub fn new(slot: SlotId, generation: Generation, from: &ObtainedToken) -> Option<Self> {
+    /// Makes a token ready for callers. Where it may do what was `wanted`, no more and no less, the set is kept once for both.
+    /// `None` when it cannot be a header value (RFC 9110, section 5.5).
+    pub fn new(
+        slot: SlotId,
+        generation: Generation,
+        from: &ObtainedToken,
+        wanted: &ScopeSet,
+    ) -> Option<Self> {
         let bearer = from.token_type.eq_ignore_ascii_case("bearer");
         let scheme = if bearer { "Bearer" } else { &from.token_type };
-        let mut text = Zeroizing::new(Vec::with_capacity(
-            scheme.len() + 1 + from.value.expose().len(),
-        ));
-        text.extend_from_slice(scheme.as_bytes());
-        text.push(b' ');
-        text.extend_from_slice(from.value.expose().as_bytes());
+        let value = from.value.expose();
+        let mut text = Zeroizing::new(vec![0; scheme.len() + 1 + value.len()].into_boxed_slice());
+        text[..scheme.len()].copy_from_slice(scheme.as_bytes());
+        text[scheme.len()] = b' ';
+        text[scheme.len() + 1..].copy_from_slice(value.as_bytes());
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
         let plain = !header.to_str().ok()?.contains(['"', '\\', '\t']);
         header.set_sensitive(true);
+        let life = Life {
+            issued: from.issued,
+            expires: from.expires,
+        };
+        let same = from.scopes == *wanted;
+        let scopes = if same { wanted } else { &from.scopes };
+        let extra = from.extra.iter();
+        let extra: Extra = extra
+            .map(|(name, value)| (name.as_str().into(), value.clone()))
+            .collect();
         Some(Self {
             slot,
-            generation,
+            serve_until: life.serve_until(),
             expires: from.expires,
+            generation,
             issued: from.issued,
             header,
-            raw_from: scheme.len() + 1,
+            scopes: scopes.clone(),
+            extra: (!extra.is_empty()).then(|| Box::new(extra)),
+            raw_from: u32::try_from(scheme.len() + 1).ok()?,
             plain,
-            token_type: scheme.into(),
-            scopes: from.scopes.clone(),
-            extra: from
-                .extra
-                .iter()
-                .map(|(name, value)| (name.as_str().into(), value.clone()))
-                .collect(),
         })
     }
 
@@ -176,7 +195,7 @@ impl AccessToken {
 
     /// The same as bytes, which are visible ASCII.
     pub(crate) fn raw_bytes(&self) -> &[u8] {
-        &self.header.as_bytes()[self.raw_from..]
+        &self.header.as_bytes()[self.raw_from as usize..]
     }
 
     /// Whether the token and its type are the same inside a JSON string as they are here, so that a server may write them as
@@ -187,12 +206,19 @@ impl AccessToken {
 
     /// RFC 6749, section 7.1; `Bearer` in canonical case.
     pub fn token_type(&self) -> &str {
-        &self.token_type
+        let scheme = &self.header.as_bytes()[..self.raw_from as usize - 1];
+        std::str::from_utf8(scheme).unwrap_or_default()
     }
 
     /// When it ends.
     pub fn expires(&self) -> UnixTime {
         self.expires
+    }
+
+    /// Until when it is handed out: a margin before its end.
+    #[inline]
+    pub(crate) fn serve_until(&self) -> UnixTime {
+        self.serve_until
     }
 
     /// When it was asked for.
@@ -212,7 +238,8 @@ impl AccessToken {
 
     /// Further members that the operator exposes.
     pub fn extra(&self) -> impl Iterator<Item = (&str, &Secret<String>)> {
-        self.extra.iter().map(|(name, value)| (&**name, value))
+        let extra = self.extra.as_deref().into_iter().flatten();
+        extra.map(|(name, value)| (&**name, value))
     }
 
     /// The slot it was published to: a reader checks that it is the reader's own.
@@ -246,20 +273,49 @@ mod tests {
         }
     }
 
+    fn made(from: &ObtainedToken, wanted: &ScopeSet) -> Option<AccessToken> {
+        AccessToken::new(SlotId(1), Generation::nearest(7), from, wanted)
+    }
+
     #[test]
-    fn one_allocation_is_header_and_token() {
-        let token = AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("abc")).unwrap();
+    fn one_allocation_is_header_type_and_token() {
+        let token = made(&obtained("abc"), &ScopeSet::default()).unwrap();
         assert_eq!(token.header(), "Bearer abc");
-        assert_eq!(token.raw(), "abc");
+        assert_eq!((token.token_type(), token.raw()), ("Bearer", "abc"));
+        let mut from = obtained("abc");
+        from.token_type = "DPoP".into();
+        let bound = made(&from, &ScopeSet::default()).unwrap();
+        assert_eq!((bound.token_type(), bound.raw()), ("DPoP", "abc"));
         assert!(token.header().is_sensitive());
         assert!(!format!("{token:?}").contains("abc"));
+        let extra: Vec<_> = token.extra().map(|(name, _)| name).collect();
+        assert_eq!(extra, ["instance_url"]);
+    }
+
+    #[test]
+    fn scopes_granted_as_wanted_are_kept_once_and_others_as_granted() {
+        let scopes = |text: &str| ScopeSet::parse(text.split(' ')).unwrap();
+        let mut from = obtained("abc");
+        from.scopes = scopes("read write");
+        for wanted in [scopes("read write"), scopes("admin")] {
+            let token = made(&from, &wanted).unwrap();
+            assert_eq!(*token.scopes(), from.scopes);
+            let scope = |scopes: &ScopeSet| scopes.iter().next().map(str::as_ptr);
+            let shared = scope(token.scopes()) == scope(&wanted);
+            assert_eq!(shared, wanted == from.scopes);
+        }
+    }
+
+    #[test]
+    fn a_token_and_its_counts_are_two_lines_of_memory() {
+        assert!(size_of::<AccessToken>() + 2 * size_of::<usize>() <= 128);
     }
 
     #[test]
     fn a_token_that_would_split_a_header_is_none() {
-        assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("a\r\nb")).is_none());
-        assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("tök")).is_none());
-        assert!(AccessToken::new(SlotId(1), Generation::nearest(7), &obtained("a\0b")).is_none());
+        assert!(made(&obtained("a\r\nb"), &ScopeSet::default()).is_none());
+        assert!(made(&obtained("tök"), &ScopeSet::default()).is_none());
+        assert!(made(&obtained("a\0b"), &ScopeSet::default()).is_none());
     }
 
     #[test]
@@ -270,7 +326,7 @@ mod tests {
             ("a\\b", false),
             ("a\tb", false),
         ] {
-            let token = AccessToken::new(SlotId(1), Generation::nearest(7), &obtained(value));
+            let token = made(&obtained(value), &ScopeSet::default());
             assert!(
                 token.is_none_or(|token| token.is_plain() == plain),
                 "{value:?}"

@@ -62,7 +62,7 @@ pub(super) async fn drive(
     want: Want,
     deadline: UnixTime,
 ) -> Driven {
-    let key = slot.key();
+    let key = &slot.key();
     let unsent = |failure| Driven {
         landing: Landing::Failed(failure),
         heard: None,
@@ -218,7 +218,7 @@ async fn plan(
     let (rotation, grace) = provider.rotation();
     let now = core.now();
     Ok(Plan {
-        key: slot.key().clone(),
+        key: slot.key(),
         cause,
         deadline,
         settings: provider.plugin_settings.clone(),

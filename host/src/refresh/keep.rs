@@ -81,13 +81,13 @@ pub(super) fn keep(core: &Arc<Core>, slot: &Arc<Slot>, record: TokenRecord) {
     if !core.store.durable() {
         return;
     }
-    if let Some(record) = core.keeping.put(slot.key(), record) {
+    if let Some(record) = core.keeping.put(&slot.key(), record) {
         core.spawn(write(core.clone(), slot.clone(), record));
     }
 }
 
 async fn write(core: Arc<Core>, slot: Arc<Slot>, first: TokenRecord) {
-    let key = slot.key();
+    let key = &slot.key();
     // A panic of the store must not end the keeping of this key for good.
     let writing = Writing {
         keeping: &core.keeping,

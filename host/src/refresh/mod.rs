@@ -97,7 +97,7 @@ async fn fly(core: Arc<Core>, slot: Pin, want: Want, lead: Lead<SlotId, Landed>)
         plan_renewal(&core, &slot, &token);
         return lead.land(Ok(token));
     }
-    let key = slot.key().clone();
+    let key = slot.key();
     core.emit(&Event::RefreshStarted {
         key: key.clone(),
         cause: want.cause,
@@ -158,7 +158,7 @@ async fn attempts(core: &Arc<Core>, slot: &Pin, want: Want) -> Attempt {
 }
 
 async fn attempt(core: &Arc<Core>, slot: &Pin, want: Want, era: Era) -> Attempt {
-    let key = slot.key();
+    let key = &slot.key();
     let Some(provider) = core.provider(&key.credential.provider) else {
         return Attempt::Failed(Failure::misconfigured(
             "no_provider",
@@ -273,7 +273,7 @@ fn load_of(landing: &Landing, heard: Heard) -> Load {
 fn publish(core: &Core, slot: &Slot, era: Era, token: &ObtainedToken) -> Attempt {
     let why = match slot.publish(era, token, core.now()) {
         Ok(published) => {
-            core.watchers.changed(slot.key());
+            core.watchers.changed(&slot.key());
             return Attempt::Published(published);
         }
         Err(NotPublishable::Withdrawn) => return Attempt::Again,
@@ -312,7 +312,7 @@ fn resume(core: &Core, slot: &Slot, plan: RenewalPlan, from: UnixTime) -> Renewa
 }
 
 fn renewal_of(core: &Core, slot: &Slot, token: &AccessToken) -> Option<RenewalPlan> {
-    let provider = core.provider(&slot.key().credential.provider)?;
+    let provider = core.provider(slot.provider())?;
     let refresh = &provider.settings.refresh;
     RenewalPlan::new(
         Life {

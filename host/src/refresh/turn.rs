@@ -25,7 +25,7 @@ pub(super) async fn ticket(
 ) -> Result<Ticket, Failure> {
     let now = core.now();
     let ends = slot.current().map_or(now, |token| token.expires());
-    let tenant = &slot.key().credential.tenant;
+    let tenant = slot.tenant();
     let turn = budget.wait(tenant, lane);
     let bid = Bid {
         tenant: tenant.clone(),

@@ -21,16 +21,17 @@ pub(super) async fn adopt(core: &Core, slot: &Slot) -> Option<Arc<AccessToken>> 
     }
     // Before the record is read, and what it is compared with: a withdrawal from here on keeps the token out.
     let era = slot.era();
-    let provider = core.provider(&slot.key().credential.provider)?;
+    let provider = core.provider(slot.provider())?;
     let patience = provider.settings.refresh.timeout / LOOK_MAX_ONE_IN;
-    let look = find(core, slot.key(), &provider.fingerprint);
+    let key = slot.key();
+    let look = find(core, &key, &provider.fingerprint);
     let record = tokio::time::timeout(patience, look).await.ok().flatten()?;
     let token = slot
         .adopt(era, &record.token, record.generation, core.now())
         .ok()?;
-    core.watchers.changed(slot.key());
+    core.watchers.changed(&key);
     core.emit(&Event::TokenAdopted {
-        key: slot.key().clone(),
+        key,
         generation: token.generation(),
         expires: token.expires(),
     });

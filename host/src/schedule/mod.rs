@@ -154,7 +154,7 @@ impl Scheduler {
     }
 
     /// Hands over what is due at `now` and has room.
-    fn turn(&self, refresher: &dyn Refresher, epoch: u64, now: UnixTime) {
+    fn turn(&self, refresher: &dyn Refresher, epoch: u32, now: UnixTime) {
         let mut filed = self.lock();
         let missed = filed.collect(epoch, now);
         let lines = filed.ready.lines();
@@ -238,7 +238,7 @@ impl Filed {
 
     /// Moves what is due to `ready`; answers with what missed its moment, to be planned anew. A key that nobody asked for,
     /// or that nobody may have now, is left to lapse: the next caller finds it due and renews it.
-    fn collect(&mut self, epoch: u64, now: UnixTime) -> Vec<Arc<Slot>> {
+    fn collect(&mut self, epoch: u32, now: UnixTime) -> Vec<Arc<Slot>> {
         let mut missed = Vec::new();
         let Self {
             wheel,

@@ -27,8 +27,7 @@ type Due = (UnixTime, Weak<Slot>);
 impl Ready {
     pub(super) fn put(&mut self, slot: &Arc<Slot>, due: UnixTime) {
         let ends = slot.current().map_or(due, |token| token.expires());
-        let credential = &slot.key().credential;
-        let line = (credential.provider.clone(), credential.tenant.clone());
+        let line = (slot.provider().clone(), slot.tenant().clone());
         let queue = self.by_line.entry(line).or_default();
         queue.insert((ends, slot.id()), (due, Arc::downgrade(slot)));
     }

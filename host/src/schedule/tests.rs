@@ -46,7 +46,7 @@ struct Woken {
 
 impl Nudge for Woken {
     fn nudge(&self, slot: &Arc<Slot>) {
-        let subject = slot.key().credential.subject.as_ref().unwrap().to_string();
+        let subject = slot.subject().unwrap().to_string();
         let after = self.clock.now().as_millis() as i64 - START.as_millis() as i64;
         self.seen.lock().unwrap().push((subject, after));
     }
@@ -217,7 +217,7 @@ async fn keys_nobody_asked_for_or_may_have_are_left_to_lapse() {
     let (denied, closed) = (world.key("denied", 600), world.key("closed", 600));
     world.file(&denied, 5_000);
     world.file(&closed, 5_000);
-    world.cache.remove(closed.key());
+    world.cache.remove(&closed.key());
     world.epoch.advance();
     let unasked = world.key("unasked", 600);
     // Published again, and nobody came since.

@@ -9,6 +9,11 @@ use crate::model::time::UnixTime;
 /// once an hour, which is what most tokens live.
 const SPAN: u64 = 4096;
 
+/// By what part of itself a full bucket grows. Doubling would leave a third of a million entries' room empty on average.
+const GROWTH_ONE_IN: usize = 4;
+/// And by how many items at least, so that small buckets do not grow one by one.
+const GROWTH_MIN: usize = 4;
+
 /// Items by the second in which they are due.
 pub(super) struct Wheel<T> {
     buckets: Vec<Vec<(UnixTime, T)>>,
@@ -43,7 +48,11 @@ impl<T> Wheel<T> {
     /// Puts an item in. One that is overdue comes up in the next second.
     pub(super) fn put(&mut self, due: UnixTime, item: T) {
         let second = due.as_secs().clamp(self.second + 1, self.second + SPAN);
-        self.bucket(second).push((due, item));
+        let bucket = self.bucket(second);
+        if bucket.len() == bucket.capacity() {
+            bucket.reserve_exact((bucket.len() / GROWTH_ONE_IN).max(GROWTH_MIN));
+        }
+        bucket.push((due, item));
         self.len += 1;
     }
 

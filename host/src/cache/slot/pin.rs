@@ -12,7 +12,7 @@ pub struct Pin(Arc<Slot>);
 impl Slot {
     /// Holds on to it. `None` when it was closed: look the key up again.
     pub fn pin(self: &Arc<Self>) -> Option<Pin> {
-        let cell = shim::read(&self.cell);
+        let cell = shim::lock(&self.cell);
         if self.is_closed() {
             return None;
         }

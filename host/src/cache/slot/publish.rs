@@ -1,12 +1,11 @@
 //! Changing a slot's token: publishing a new one, taking one away, closing for good.
 //!
-//! What readers see changes here only, with the cell locked for writing.
+//! What readers see changes here only, with the cell locked.
 
 use std::sync::Arc;
 
 use sdd::Guard;
 
-use super::shown::Held;
 use super::{Cell, NEVER, Slot, life};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, ObtainedToken};
@@ -36,7 +35,7 @@ pub enum NotPublishable {
 impl Slot {
     /// The stretch it is in: to be taken before a token is asked for.
     pub fn era(&self) -> Era {
-        shim::read(&self.cell).era
+        shim::lock(&self.cell).era
     }
 
     /// Makes a token the current one, under the next generation. The same token again keeps its generation (one name,
@@ -51,7 +50,7 @@ impl Slot {
         from: &ObtainedToken,
         now: UnixTime,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell, current| {
+        self.take(era, from, now, |cell, current| {
             let same = current.filter(|held| held.raw() == from.value.expose());
             Ok(match (same, cell.rejects.latest()) {
                 (Some(held), _) => held.generation(),
@@ -73,20 +72,20 @@ impl Slot {
         generation: Generation,
         now: UnixTime,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
-        self.place(era, from, now, |cell, _| match cell.rejects.latest() {
+        self.take(era, from, now, |cell, _| match cell.rejects.latest() {
             Some(last) if generation < last => Err(NotPublishable::Older),
             _ => Ok(generation),
         })
     }
 
-    fn place(
+    fn take(
         &self,
         era: Era,
         from: &ObtainedToken,
         now: UnixTime,
         name: impl FnOnce(&Cell, Option<&AccessToken>) -> Result<Generation, NotPublishable>,
     ) -> Result<Arc<AccessToken>, NotPublishable> {
-        let mut cell = shim::write(&self.cell);
+        let mut cell = shim::lock(&self.cell);
         if self.is_closed() {
             return Err(NotPublishable::Closed);
         }
@@ -94,10 +93,11 @@ impl Slot {
             return Err(NotPublishable::Withdrawn);
         }
         let guard = Guard::new();
-        let old = self.shown.see(&guard).map(|held| &*held.token);
+        let old = self.shown.see(&guard);
+        let old = old.as_deref().map(|token| &**token);
         let generation = name(&cell, old)?;
-        let token =
-            AccessToken::new(self.id, generation, from).ok_or(NotPublishable::NotAHeader)?;
+        let token = AccessToken::new(self.id, generation, from, &self.place.scopes)
+            .ok_or(NotPublishable::NotAHeader)?;
         let token = Arc::new(token);
         let new = life(&token);
         if now >= new.serve_until() {
@@ -115,12 +115,7 @@ impl Slot {
         // Until somebody plans, the new token is not to be renewed; the old one's time means nothing for it.
         self.due.store(NEVER, Ordering::Relaxed);
         self.words.changing();
-        let old = self.shown.show(Some(Held {
-            slot: self.id,
-            serve_until: new.serve_until(),
-            expires: token.expires(),
-            token: Arc::clone(&token),
-        }));
+        let old = self.shown.show(Some(Arc::clone(&token)));
         self.words
             .published(generation.number(), new.serve_until().as_millis());
         drop(cell);
@@ -132,7 +127,7 @@ impl Slot {
     /// Takes the token away: its credential was revoked or replaced. The slot stays usable, and a renewal under way
     /// is not published.
     pub fn withdraw(&self) {
-        let mut cell = shim::write(&self.cell);
+        let mut cell = shim::lock(&self.cell);
         cell.era = Era(cell.era.0.wrapping_add(1));
         self.words.withdrawn();
         let old = self.shown.show(None);
@@ -151,7 +146,7 @@ impl Slot {
     }
 
     fn close_if(&self, judge: impl FnOnce(u32) -> bool) -> bool {
-        let cell = shim::write(&self.cell);
+        let cell = shim::lock(&self.cell);
         // No pin can be taken now: taking the first one needs the cell.
         if !judge(self.pins.load(Ordering::Acquire)) {
             return false;

@@ -23,7 +23,7 @@ fn key() -> TokenKey {
 }
 
 fn slot() -> Arc<Slot> {
-    Arc::new(Slot::new(SlotId(7), key(), START))
+    Arc::new(Slot::new(SlotId(7), None, Arc::new((&key()).into()), START))
 }
 
 fn token(value: &str, issued: u64, expires: u64) -> ObtainedToken {
@@ -56,6 +56,12 @@ mod in_order {
             "down",
             Correlation(1),
         )
+    }
+
+    #[test]
+    fn a_slot_and_its_counts_stay_small() {
+        // What a key takes in memory is told in docs/performance.md.
+        assert!(size_of::<Slot>() + 2 * size_of::<usize>() <= 168);
     }
 
     #[test]

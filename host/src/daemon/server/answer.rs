@@ -141,7 +141,13 @@ mod tests {
                 ("a".to_owned(), "1".into()),
             ],
         };
-        AccessToken::new(SlotId(1), Generation::first(NOW), &obtained).unwrap()
+        AccessToken::new(
+            SlotId(1),
+            Generation::first(NOW),
+            &obtained,
+            &obtained.scopes,
+        )
+        .unwrap()
     }
 
     fn written(token: &AccessToken, outcome: Option<&'static str>) -> Value {
