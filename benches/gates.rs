@@ -52,15 +52,15 @@ const DECISION: Baseline = Baseline {
     allocates: true,
 };
 const STEPS: Baseline = Baseline {
-    instructions: 860_000,
+    instructions: 676_000,
     allocates: true,
 };
 const REFRESH: Baseline = Baseline {
-    instructions: 1_172_000,
+    instructions: 952_000,
     allocates: true,
 };
 const SINGLE_USE: Baseline = Baseline {
-    instructions: 1_260_000,
+    instructions: 1_035_000,
     allocates: true,
 };
 

@@ -14,10 +14,18 @@ const URL_MAX_BYTES: usize = 2048;
 #[derive(Debug)]
 pub struct Table {
     members: Map<String, Value>,
-    /// JSON Schema of every setting asked for.
+    /// Every setting asked for.
+    asked: Vec<&'static str>,
+    /// What they should be, where that is what is wanted: every step reads the settings, and has no use for it.
+    schema: Option<Schema>,
+    mistakes: Vec<Mistake>,
+}
+
+/// The members of a JSON Schema that differ from table to table.
+#[derive(Debug, Default)]
+struct Schema {
     properties: Map<String, Value>,
     required: Vec<&'static str>,
-    mistakes: Vec<Mistake>,
 }
 
 /// One setting; say what it should be.
@@ -56,7 +64,7 @@ pub(crate) fn read<T>(
             "write `settings = { … }`",
         )]);
     };
-    let mut table = Table::new(members);
+    let mut table = Table::new(members, None);
     let found = read(&mut table);
     table.refuse_unknown();
     if table.mistakes.is_empty() {
@@ -68,13 +76,14 @@ pub(crate) fn read<T>(
 
 /// The JSON Schema (2020-12) of what `read` asks for.
 pub(crate) fn schema<T>(read: impl FnOnce(&mut Table) -> T) -> String {
-    let mut table = Table::new(Map::new());
+    let mut table = Table::new(Map::new(), Some(Schema::default()));
     read(&mut table);
+    let schema = table.schema.unwrap_or_default();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": table.properties,
-        "required": table.required,
+        "properties": schema.properties,
+        "required": schema.required,
         "additionalProperties": false,
     })
     .to_string()
@@ -83,11 +92,11 @@ pub(crate) fn schema<T>(read: impl FnOnce(&mut Table) -> T) -> String {
 // === impl Table ===
 
 impl Table {
-    fn new(members: Map<String, Value>) -> Self {
+    fn new(members: Map<String, Value>, schema: Option<Schema>) -> Self {
         Self {
             members,
-            properties: Map::new(),
-            required: Vec::new(),
+            asked: Vec::new(),
+            schema,
             mistakes: Vec::new(),
         }
     }
@@ -107,17 +116,8 @@ impl Table {
     }
 
     fn refuse_unknown(&mut self) {
-        let known = self
-            .properties
-            .keys()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", ");
-        for name in self
-            .members
-            .keys()
-            .filter(|name| !self.properties.contains_key(*name))
-        {
+        let unknown = |name: &&String| !self.asked.contains(&name.as_str());
+        for name in self.members.keys().filter(unknown) {
             let hidden = ["secret", "password", "key"]
                 .iter()
                 .any(|word| name.contains(word));
@@ -126,7 +126,9 @@ impl Table {
                     "secrets go beside the settings: `secrets = {{ {name} = {{ env = \"…\" }} }}`"
                 )
             } else {
-                format!("remove it; the settings are {known}")
+                let mut known = self.asked.clone();
+                known.sort_unstable();
+                format!("remove it; the settings are {}", known.join(", "))
             };
             self.mistakes.push(mistake(
                 &pointer(name),
@@ -142,10 +144,9 @@ impl Table {
 impl<'t> Setting<'t> {
     /// Text that is not empty.
     pub fn text(self) -> Read<'t, String> {
-        let schema = json!({"type": "string", "minLength": 1});
         self.read(
-            schema,
-            "write a text between quotes",
+            || json!({"type": "string", "minLength": 1}),
+            || "write a text between quotes".into(),
             String::new(),
             |value| nonempty(value).map(str::to_owned),
         )
@@ -153,8 +154,8 @@ impl<'t> Setting<'t> {
 
     /// A name that may be written as text or as a whole number.
     pub fn id(self) -> Read<'t, String> {
-        let schema = json!({"type": ["string", "integer"], "minLength": 1});
-        let fix = "write a text between quotes, or a whole number";
+        let schema = || json!({"type": ["string", "integer"], "minLength": 1});
+        let fix = || "write a text between quotes, or a whole number".into();
         self.read(schema, fix, String::new(), |value| {
             let number = || value.as_u64().map(|number| number.to_string());
             nonempty(value).map(str::to_owned).or_else(number)
@@ -163,8 +164,10 @@ impl<'t> Setting<'t> {
 
     /// An absolute `https` or `http` URL without user, query or fragment.
     pub fn url(self) -> Read<'t, String> {
-        let schema = json!({"type": "string", "format": "uri"});
-        let fix = "write an absolute URL without user, query or fragment: \"https://host/path\"";
+        let schema = || json!({"type": "string", "format": "uri"});
+        let fix = || {
+            "write an absolute URL without user, query or fragment: \"https://host/path\"".into()
+        };
         self.read(schema, fix, String::new(), |value| {
             value.as_str().filter(|url| is_url(url)).map(str::to_owned)
         })
@@ -176,9 +179,10 @@ impl<'t> Setting<'t> {
     ///
     /// Without choices: a plugin's own mistake, found by its first test.
     pub fn choice<T: Copy>(self, choices: &[(&'static str, T)]) -> Read<'t, T> {
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        let fix = format!("write one of {}", words.join(", "));
-        self.read(json!({"enum": words}), &fix, choices[0].1, |value| {
+        let words = || -> Vec<&str> { choices.iter().map(|(word, _)| *word).collect() };
+        let schema = || json!({"enum": words()});
+        let fix = || format!("write one of {}", words().join(", "));
+        self.read(schema, fix, choices[0].1, |value| {
             choices
                 .iter()
                 .find(|(word, _)| value == word)
@@ -188,10 +192,9 @@ impl<'t> Setting<'t> {
 
     /// A list of texts that are not empty.
     pub fn texts(self) -> Read<'t, Vec<String>> {
-        let schema = json!({"type": "array", "items": {"type": "string", "minLength": 1}});
         self.read(
-            schema,
-            "write a list of texts: [\"…\"]",
+            || json!({"type": "array", "items": {"type": "string", "minLength": 1}}),
+            || "write a list of texts: [\"…\"]".into(),
             Vec::new(),
             |value| {
                 value
@@ -205,10 +208,9 @@ impl<'t> Setting<'t> {
 
     /// A table of texts, in the order of their names.
     pub fn pairs(self) -> Read<'t, Vec<(String, String)>> {
-        let schema = json!({"type": "object", "additionalProperties": {"type": "string"}});
         self.read(
-            schema,
-            "write a table of texts: { name = \"value\" }",
+            || json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            || "write a table of texts: { name = \"value\" }".into(),
             Vec::new(),
             |value| {
                 let texts = value.as_object()?.iter();
@@ -221,8 +223,8 @@ impl<'t> Setting<'t> {
 
     fn read<T>(
         self,
-        schema: Value,
-        fix: &str,
+        schema: impl FnOnce() -> Value,
+        fix: impl FnOnce() -> String,
         placeholder: T,
         parse: impl FnOnce(&Value) -> Option<T>,
     ) -> Read<'t, T> {
@@ -232,12 +234,15 @@ impl<'t> Setting<'t> {
             table.mistakes.push(mistake(
                 &pointer(name),
                 format!("`{name}` is not what it should be"),
-                fix,
+                fix(),
             ));
         }
-        let mut property = schema;
-        property["description"] = about.into();
-        table.properties.insert(name.into(), property);
+        table.asked.push(name);
+        if let Some(all) = &mut table.schema {
+            let mut property = schema();
+            property["description"] = about.into();
+            all.properties.insert(name.into(), property);
+        }
         let present = found.is_some();
         Read {
             table,
@@ -279,7 +284,9 @@ impl<T> Read<'_, T> {
             present,
             placeholder,
         } = self;
-        table.required.push(name);
+        if let Some(all) = &mut table.schema {
+            all.required.push(name);
+        }
         found.unwrap_or_else(|| {
             if !present {
                 let (message, fix) = (format!("`{name}` is missing"), format!("add `{name} = …`"));

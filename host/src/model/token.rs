@@ -157,7 +157,11 @@ impl AccessToken {
         text[scheme.len()] = b' ';
         text[scheme.len() + 1..].copy_from_slice(value.as_bytes());
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-        let plain = !header.to_str().ok()?.contains(['"', '\\', '\t']);
+        // Visible ASCII, and nothing that a JSON string writes otherwise. All bytes are looked at, many at a time.
+        let bytes = header.to_str().ok()?.bytes();
+        let plain = bytes.fold(true, |all, byte| {
+            all & !matches!(byte, b'"' | b'\\' | b'\t')
+        });
         header.set_sensitive(true);
         let life = Life {
             issued: from.issued,

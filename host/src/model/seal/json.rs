@@ -60,6 +60,12 @@ struct Pass<'a> {
     out: String,
 }
 
+/// A value whose members, if it is an object, are read already: the top of a document is looked into many times.
+struct Level<'d> {
+    raw: &'d RawValue,
+    members: Option<Vec<(String, &'d RawValue)>>,
+}
+
 /// Why a document cannot be shown; a note of the contract.
 type Note = &'static str;
 
@@ -71,27 +77,24 @@ pub(super) fn parse(text: &str) -> Option<&RawValue> {
 /// Finds tokens at the top, and what `captures` name.
 pub(super) fn find(document: &RawValue, captures: &[Capture]) -> Findings {
     let mut findings = Findings::default();
+    let top = Level::new(document);
     for capture in captures {
         let name = capture.at.rsplit('/').next().unwrap_or_default();
-        findings.look(document, &capture.at, holds(name, capture));
+        findings.look(&top, &capture.at, holds(name, capture));
     }
     for (name, holds) in TOKEN_MEMBERS {
         let pointer = pointer_of(name);
         if !captures.iter().any(|capture| capture.at == pointer) {
-            findings.look(document, &pointer, holds);
+            findings.look(&top, &pointer, holds);
         }
     }
-    findings.error = names_error(document);
+    findings.error = top.names_error();
     findings
 }
 
 /// Whether a document names an error at its top, as RFC 6749, section 5.2 does.
 pub(super) fn names_error(document: &RawValue) -> bool {
-    members(document).is_some_and(|members| {
-        members
-            .iter()
-            .any(|(name, value)| name == "error" && string(value).is_some())
-    })
+    Level::new(document).names_error()
 }
 
 /// Writes a document again, fit for a plugin to read.
@@ -151,15 +154,30 @@ fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
+// === impl Level ===
+
+impl<'d> Level<'d> {
+    fn new(raw: &'d RawValue) -> Self {
+        let members = members(raw);
+        Self { raw, members }
+    }
+
+    fn names_error(&self) -> bool {
+        let mut members = self.members.iter().flatten();
+        members.any(|(name, value)| name == "error" && string(value).is_some())
+    }
+}
+
 // === impl Findings ===
 
 impl Findings {
-    fn look(&mut self, document: &RawValue, pointer: &str, holds: Holds) {
+    fn look(&mut self, top: &Level<'_>, pointer: &str, holds: Holds) {
         let mut duplicate = None;
-        let mut at = document;
+        let mut deeper;
+        let mut at = top;
         for token in pointer.split('/').skip(1) {
             let name = token.replace("~1", "/").replace("~0", "~");
-            let step = match members(at) {
+            let step = match &at.members {
                 Some(members) => {
                     let mut named = members
                         .iter()
@@ -169,22 +187,25 @@ impl Findings {
                     // Two members of one name with two values: neither can be trusted to be the one the issuer means.
                     let same =
                         named.all(|other| first.is_some_and(|first| first.get() == other.get()));
-                    duplicate = duplicate.or_else(|| twice(&members));
+                    duplicate = duplicate.or_else(|| twice(members));
                     if !same {
                         self.duplicate = duplicate;
                         return;
                     }
                     first
                 }
-                None => elements(at).and_then(|all| all.get(name.parse::<usize>().ok()?).copied()),
+                None => {
+                    elements(at.raw).and_then(|all| all.get(name.parse::<usize>().ok()?).copied())
+                }
             };
-            match step {
-                Some(next) => at = next,
-                None => return,
-            }
+            let Some(next) = step else { return };
+            deeper = Level::new(next);
+            at = &deeper;
         }
         self.duplicate = self.duplicate.take().or(duplicate);
-        let value = string(at).filter(|text| !text.is_empty()).map(Secret::new);
+        let value = string(at.raw)
+            .filter(|text| !text.is_empty())
+            .map(Secret::new);
         self.found.push(Found {
             at: pointer.to_owned(),
             holds,
