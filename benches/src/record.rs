@@ -8,6 +8,9 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+/// In which variable `benches/run` says when, what and on which machine.
+const MEASURED: &str = "KEYFOB_MEASURED";
+
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -47,6 +50,9 @@ pub struct Record {
     pub rows: Vec<Row>,
     /// Likewise.
     pub curves: Vec<Curve>,
+    /// When, what and on which machine, as `benches/run` tells.
+    #[serde(default)]
+    pub measured: String,
     /// Versions of whoever was measured beside us, as they print them.
     pub versions: Vec<String>,
     /// When it was begun: what criterion kept from before is not of this run.
@@ -66,6 +72,7 @@ impl Record {
         Self {
             since: Some(SystemTime::now()),
             suite: suite.to_owned(),
+            measured: std::env::var(MEASURED).unwrap_or_else(|_| "by hand".to_owned()),
             ..Self::default()
         }
     }
