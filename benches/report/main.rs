@@ -27,8 +27,9 @@ const OPENING: &str = "\
 # Benchmarks
 
 Written by `benches/run`, which measures everything on this page again, or one suite with `benches/run SUITE`. Figures are
-from one machine on the day that a section names and mean little elsewhere; **ratios between rows of one table were taken in one run and mean
-more**. A floor is what nothing that does the work can be faster than; it reads the same clock and makes the same check.
+from the machine and the day that a section names and mean little elsewhere; **ratios between rows of one table were taken
+in one run and mean more**. A floor is what nothing that does the work can be faster than; it reads the same clock and makes
+the same check.
 Rows where Keyfob loses stay, with the reason.
 ";
 
