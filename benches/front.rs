@@ -7,6 +7,7 @@
 #[path = "front/table.rs"]
 mod table;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +20,7 @@ use keyfob_benches::load::postgres::Prepared;
 use keyfob_benches::load::resp::Resp;
 use keyfob_benches::load::{self, Client, Line, Protocol, Span};
 use keyfob_benches::record::Record;
+use keyfob_benches::servers::hyper::Constant;
 use keyfob_benches::servers::keyfob::{CALLER_KEY, Keyfob, Setup, question};
 use keyfob_benches::servers::nginx::Nginx;
 use keyfob_benches::servers::postgres::Postgres;
@@ -149,6 +151,12 @@ async fn measure(issuer: &Issuer, token: &str, record: &mut Record) -> Result<bo
         content_type: "",
         body: "",
     };
+    let hyper = Constant::start(Path::new(env!("CARGO_BIN_EXE_constant")), answer_bytes)?;
+    let ignored = keys.iter().map(|key| one(key).to_string());
+    let ignored = Http::new(
+        ignored.map(|body| question("/", &body)).collect(),
+        answer_bytes,
+    );
     let nothing = Http::new(vec![get.bytes(); KEYS], answer_bytes);
     let [redis_tcp, postgres_tcp] = [redis.tcp, postgres.tcp].map(Address::Tcp);
     record.versions = [&nginx.version, &redis.version, &postgres.version]
@@ -160,6 +168,10 @@ async fn measure(issuer: &Issuer, token: &str, record: &mut Record) -> Result<bo
         for address in [&nginx.tcp, &nginx.unix] {
             let asked = Asked::new(CONSTANT, &nginx.server, address, nothing.clone());
             asked.silent().both(&mut table).await?;
+        }
+        for address in [&hyper.tcp, &hyper.unix] {
+            let asked = Asked::new("hyper, a constant", &hyper.server, address, ignored.clone());
+            asked.unknowing().both(&mut table).await?;
         }
         let constant = H2::get("/", KEYS, answer_bytes);
         let asked = Asked::new(CONSTANT_H2C, &nginx.server, &nginx.h2c, constant);
@@ -274,8 +286,15 @@ impl<'s, P: Protocol> Asked<'s, P> {
     /// Its answers hold no token, and others are told next to it.
     fn silent(self) -> Self {
         Self {
-            tells: false,
             peer: None,
+            ..self.unknowing()
+        }
+    }
+
+    /// Its answers hold no token.
+    fn unknowing(self) -> Self {
+        Self {
+            tells: false,
             ..self
         }
     }

@@ -23,7 +23,7 @@ use keyfob_benches::peers::caches::{Ends, Held};
 use keyfob_benches::peers::go::Go;
 use keyfob_benches::peers::ours::Ours;
 use keyfob_benches::peers::{self, google, huskarl as huskarl_peer};
-use keyfob_benches::record::Record;
+use keyfob_benches::record::{Curve, Record};
 use quick_cache::sync::{EntryAction, EntryResult};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -40,12 +40,31 @@ const OVER: Duration = Duration::from_millis(FIRST_SECS * 1_000 + 200);
 /// Caches are asked for this one.
 const KEY: &str = "acme";
 
+/// How often each point of a curve is run: the median counts, and the most calls.
+const CURVE_RUNS: usize = 3;
+/// Curves go from one caller to as many as the scene has, by tens.
+const CURVES: [Scene; 2] = [Scene::Cold, Scene::Failing];
+
 /// What the callers find.
 #[derive(Clone, Copy, PartialEq)]
 enum Scene {
     Cold,
     Expired,
     Failing,
+}
+
+/// Whom they ask.
+#[derive(Clone, Copy, PartialEq)]
+enum Who {
+    Ours,
+    Huskarl,
+    Google,
+    Aws,
+    Azure,
+    Go,
+    Moka,
+    QuickCache,
+    Naive,
 }
 
 /// How one run went.
@@ -64,6 +83,7 @@ impl<F: Future<Output = Result<(), String>> + Send + 'static> Ask for F {}
 /// An issuer for one run, and the shortest way to it.
 struct Stage {
     scene: Scene,
+    callers: usize,
     issuer: Issuer,
     fetch: Fetch,
 }
@@ -95,10 +115,59 @@ impl Scene {
     }
 }
 
+// === impl Who ===
+
+impl Who {
+    /// In the order of the tables.
+    const ALL: [Self; 9] = [
+        Self::Ours,
+        Self::Huskarl,
+        Self::Google,
+        Self::Aws,
+        Self::Azure,
+        Self::Go,
+        Self::Moka,
+        Self::QuickCache,
+        Self::Naive,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "keyfob, Broker::token",
+            Self::Huskarl => "huskarl, token",
+            Self::Google => "google-cloud-auth, headers",
+            Self::Aws => "aws-smithy-runtime, identity",
+            Self::Azure => "azure_core, policy",
+            Self::Go => "Go x/oauth2, Token",
+            Self::Moka => "moka, try_get_with",
+            Self::QuickCache => "quick_cache, entry_async",
+            Self::Naive => "dashmap: look, fetch, insert",
+        }
+    }
+
+    fn takes_part_in(self, scene: Scene) -> bool {
+        self != Self::Google || scene != Scene::Expired
+    }
+
+    async fn run(self, stage: &Stage, go: &Go) -> Result<Outcome> {
+        match self {
+            Self::Ours => stage.ours().await,
+            Self::Huskarl => stage.huskarl().await,
+            Self::Google => stage.google().await,
+            Self::Aws => stage.aws().await,
+            Self::Azure => stage.azure().await,
+            Self::Go => stage.go(go),
+            Self::Moka => stage.moka().await,
+            Self::QuickCache => stage.quick_cache().await,
+            Self::Naive => stage.naive().await,
+        }
+    }
+}
+
 // === impl Stage ===
 
 impl Stage {
-    async fn new(scene: Scene) -> Result<Self> {
+    async fn new(scene: Scene, callers: usize) -> Result<Self> {
         let issuer = Issuer::start(TAKES)?;
         if scene == Scene::Expired {
             issuer.next_lives(FIRST_SECS);
@@ -107,6 +176,7 @@ impl Stage {
         let fetch = Fetch::connect(&issuer).await?;
         Ok(Self {
             scene,
+            callers,
             issuer,
             fetch,
         })
@@ -120,8 +190,7 @@ impl Stage {
         }
         let before = self.issuer.calls();
         let start = Instant::now();
-        let mut callers: JoinSet<Result<(), String>> =
-            (0..self.scene.callers()).map(|_| ask()).collect();
+        let mut callers: JoinSet<Result<(), String>> = (0..self.callers).map(|_| ask()).collect();
         let (mut answered, mut failed) = (0, 0);
         while let Ok(Some(got)) = timeout_at(start + LIMIT, callers.join_next()).await {
             answered += 1;
@@ -250,7 +319,7 @@ impl Stage {
     fn go(&self, go: &Go) -> Result<Outcome> {
         let first = u64::from(self.scene == Scene::Expired);
         let after = if first == 1 { OVER } else { Duration::ZERO };
-        let herd = go.stampede(&self.issuer, self.scene.callers(), after, LIMIT)?;
+        let herd = go.stampede(&self.issuer, self.callers, after, LIMIT)?;
         Ok(Outcome {
             calls: self.issuer.calls() - first,
             answered: herd.answered,
@@ -271,7 +340,7 @@ fn why(error: impl Debug) -> String {
 
 /// How long one answer takes when nobody else asks: what no caller can be quicker than.
 async fn own_time() -> Result<Duration> {
-    let stage = Stage::new(Scene::Cold).await?;
+    let stage = Stage::new(Scene::Cold, 1).await?;
     let mut all = Vec::new();
     for _ in 0..Scene::Cold.runs() {
         let start = Instant::now();
@@ -285,22 +354,11 @@ async fn own_time() -> Result<Duration> {
 /// Runs one of them a few times and writes it down.
 fn measure(
     record: &mut Record,
-    runtime: &Runtime,
+    (runtime, go): (&Runtime, &Go),
     (scene, own): (Scene, Duration),
-    name: &str,
-    run: impl AsyncFn(&Stage) -> Result<Outcome>,
+    who: Who,
 ) -> Result<()> {
-    let mut outcomes = Vec::new();
-    for _ in 0..scene.runs() {
-        let outcome = runtime.block_on(async { run(&Stage::new(scene).await?).await });
-        let outcome = outcome.with_context(|| format!("{name}, {}", scene.name()))?;
-        let over = outcome.took >= LIMIT;
-        outcomes.push(outcome);
-        if over {
-            break;
-        }
-    }
-    outcomes.sort_by_key(|outcome| outcome.took);
+    let outcomes = runs(runtime, go, (scene, scene.callers()), who, scene.runs())?;
     let most = outcomes.iter().map(|outcome| outcome.calls).max();
     let Outcome {
         answered,
@@ -315,15 +373,78 @@ fn measure(
         note = format!("stopped: {answered} of {callers} answered, {failed} with errors");
     }
     let calls = most.context("it ran")? as f64;
-    record.row(
-        &format!("{}: issuer calls", scene.name()),
-        name,
-        calls,
-        "calls",
-        "",
-    );
+    let group = format!("{}: issuer calls", scene.name());
+    record.row(&group, who.name(), calls, "calls", "");
     let group = format!("{}: until the last is answered", scene.name());
-    record.row(&group, name, took.as_secs_f64() * 1e3, "ms", &note);
+    record.row(&group, who.name(), took.as_secs_f64() * 1e3, "ms", &note);
+    Ok(())
+}
+
+/// Outcomes by how long they took; one that had to be stopped is the last.
+fn runs(
+    runtime: &Runtime,
+    go: &Go,
+    (scene, callers): (Scene, usize),
+    who: Who,
+    times: usize,
+) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for _ in 0..times {
+        let run = async { who.run(&Stage::new(scene, callers).await?, go).await };
+        let outcome = runtime.block_on(run);
+        let outcome = outcome.with_context(|| format!("{}, {}", who.name(), scene.name()))?;
+        let over = outcome.took >= LIMIT;
+        outcomes.push(outcome);
+        if over {
+            break;
+        }
+    }
+    outcomes.sort_by_key(|outcome| outcome.took);
+    Ok(outcomes)
+}
+
+/// How calls and the last caller's wait grow with the number of callers, for one of them. A curve ends where a run had to be
+/// stopped.
+fn grow(
+    record: &mut Record,
+    (runtime, go): (&Runtime, &Go),
+    (scene, who): (Scene, Who),
+) -> Result<()> {
+    let (mut calls, mut waits) = (Vec::new(), Vec::new());
+    let mut callers = 1;
+    while callers <= scene.callers() {
+        let outcomes = runs(runtime, go, (scene, callers), who, CURVE_RUNS)?;
+        let most = outcomes.iter().map(|outcome| outcome.calls).max();
+        let median = &outcomes[outcomes.len() / 2];
+        let at = callers as f64;
+        calls.push((at, most.context("it ran")? as f64));
+        waits.push((at, median.took.as_secs_f64() * 1e3));
+        if median.took >= LIMIT {
+            break;
+        }
+        callers *= 10;
+    }
+    let of = match scene {
+        Scene::Cold => "cold",
+        Scene::Expired => "after the end",
+        Scene::Failing => "failing issuer",
+    };
+    let units = [
+        ("issuer calls", "calls", calls),
+        (
+            "until the last is answered",
+            "ms until the last is answered",
+            waits,
+        ),
+    ];
+    let curves = units.map(|(what, unit, points)| Curve {
+        plot: format!("{of}: {what}"),
+        name: who.name().to_owned(),
+        x: "callers at once".to_owned(),
+        y: unit.to_owned(),
+        points,
+    });
+    record.curves.extend(curves);
     Ok(())
 }
 
@@ -334,48 +455,21 @@ fn main() -> Result<()> {
     let mut record = Record::new("stampede");
     record.versions = peers::versions();
     record.versions.push(go.version.clone());
+    let with = (&runtime, &go);
     for scene in [Scene::Cold, Scene::Expired, Scene::Failing] {
         let group = format!("{}: until the last is answered", scene.name());
         let floor = "floor: the issuer's own time, one caller";
         record.row(&group, floor, own.as_secs_f64() * 1e3, "ms", "");
-        let at = (scene, own);
-        let (record, runtime) = (&mut record, &runtime);
-        measure(record, runtime, at, "keyfob, Broker::token", Stage::ours)?;
-        measure(record, runtime, at, "huskarl, token", Stage::huskarl)?;
-        if scene != Scene::Expired {
-            measure(
-                record,
-                runtime,
-                at,
-                "google-cloud-auth, headers",
-                Stage::google,
-            )?;
+        for who in Who::ALL {
+            if who.takes_part_in(scene) {
+                measure(&mut record, with, (scene, own), who)?;
+            }
         }
-        measure(
-            record,
-            runtime,
-            at,
-            "aws-smithy-runtime, identity",
-            Stage::aws,
-        )?;
-        measure(record, runtime, at, "azure_core, policy", Stage::azure)?;
-        let run = async |stage: &Stage| stage.go(&go);
-        measure(record, runtime, at, "Go x/oauth2, Token", run)?;
-        measure(record, runtime, at, "moka, try_get_with", Stage::moka)?;
-        measure(
-            record,
-            runtime,
-            at,
-            "quick_cache, entry_async",
-            Stage::quick_cache,
-        )?;
-        measure(
-            record,
-            runtime,
-            at,
-            "dashmap: look, fetch, insert",
-            Stage::naive,
-        )?;
+    }
+    for scene in CURVES {
+        for who in Who::ALL {
+            grow(&mut record, with, (scene, who))?;
+        }
     }
     // One table after the other, each in the order in which the rows were measured.
     let mut order: Vec<String> = Vec::new();

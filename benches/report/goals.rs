@@ -18,6 +18,8 @@ struct Goal {
     at_most: f64,
     of: Figure,
     against: Against,
+    /// What stands between the figure and the goal, said where it is missed; nothing for what was never missed.
+    why: &'static str,
 }
 
 /// What a figure is held against.
@@ -36,6 +38,7 @@ const fn ratio(work: &'static str, of: Figure, at_most: f64, against: Figure) ->
         at_most,
         of,
         against: Against::Row(against),
+        why: "",
     }
 }
 
@@ -45,6 +48,7 @@ const fn best(work: &'static str, of: Figure, at_most: f64, named: &'static str)
         at_most,
         of,
         against: Against::Best(of.0, of.1, named),
+        why: "",
     }
 }
 
@@ -54,6 +58,7 @@ const fn plain(work: &'static str, of: Figure, at_most: f64) -> Goal {
         at_most,
         of,
         against: Against::Itself,
+        why: "",
     }
 }
 
@@ -96,7 +101,8 @@ const GOALS: &[Goal] = &[
         ("hit", ZIPF, WITH),
         2.0,
         ("hit", ZIPF, PLAIN),
-    ),
+    )
+    .because("five lines of memory missed where the map misses two: [how a hit works](performance.md#how-a-hit-works)"),
     ratio(
         "a hit by key, two threads against one",
         ("hit", FEW, WITH_TWO),
@@ -108,7 +114,8 @@ const GOALS: &[Goal] = &[
         ("peers", TOKEN, BY_HANDLE),
         1.0 / 15.0,
         "",
-    ),
+    )
+    .because("two thirds are the kernel's coarse clock, [alone](#hit) more than the goal leaves; the row below has another clock"),
     best(
         "the same with a ticked clock, which is not the default (a fifteenth)",
         ("peers", TOKEN, BY_HANDLE_TICKED),
@@ -120,13 +127,15 @@ const GOALS: &[Goal] = &[
         ("peers", TOKEN, BY_HANDLE),
         1.0 / 30.0,
         "-",
-    ),
+    )
+    .because("the same clock"),
     best(
         "by key, against the fastest token library (a third)",
         ("peers", TOKEN, BY_KEY),
         1.0 / 3.0,
         "",
-    ),
+    )
+    .because("Go's token source has no key, no caller and no policy; the clock, one hash and one exchange are [most of it](performance.md#how-a-hit-works)"),
     plain(
         "issuer calls for 10,000 callers, cold",
         ("stampede", "10,000 callers, cold: issuer calls", OURS),
@@ -149,7 +158,8 @@ const GOALS: &[Goal] = &[
             "a whole refresh, never rotates",
         ),
         100_000.0,
-    ),
+    )
+    .because("[where the instructions go](performance.md#what-a-refresh-takes)"),
     plain(
         "memory beyond key and token, a million keys",
         (
@@ -158,19 +168,22 @@ const GOALS: &[Goal] = &[
             "ours, and its renewal filed",
         ),
         300.0,
-    ),
+    )
+    .because("[what a key takes](performance.md#what-a-key-takes-in-memory)"),
     ratio(
         "processor time of a request, TCP, against nginx",
         ("front", SERVED, "keyfob, TCP"),
         1.1,
         ("front", SERVED, "nginx, a constant, TCP"),
-    ),
+    )
+    .because("hyper alone, answering [a constant](#front), is over it"),
     ratio(
         "processor time of a request, Unix socket, against nginx",
         ("front", SERVED, "keyfob, Unix socket"),
         1.1,
         ("front", SERVED, "nginx, a constant, Unix socket"),
-    ),
+    )
+    .because("the same, with less of the kernel's share to hide it"),
     ratio(
         "a token of a batch of 32, against one alone, TCP",
         ("front", SERVED, "keyfob, 32 in one call, TCP"),
@@ -182,7 +195,8 @@ const GOALS: &[Goal] = &[
         ("front", SERVED, "keyfob, 32 in one call, Unix socket"),
         0.2,
         ("front", SERVED, "keyfob, Unix socket"),
-    ),
+    )
+    .because("one alone is so cheap there: without TCP the framing that a batch saves is less"),
     ratio(
         "p99 by key while a plugin is swapped, against steady",
         ("calm", CALM_KEY, "the plugin is swapped"),
@@ -209,8 +223,9 @@ const GOALS: &[Goal] = &[
 ///
 /// When a suite ran and lacks a row that a goal names: a goal that is not judged must not look like none.
 pub fn table(records: &[Record], before: &Before) -> Result<String> {
-    let mut text =
-        String::from("## Goals\n\n| work | goal | measured | |\n| --- | --- | --- | --- |\n");
+    let mut text = String::from(
+        "## Goals\n\n| work | goal | measured | | |\n| --- | --- | --- | --- | --- |\n",
+    );
     for goal in GOALS {
         if !records.iter().any(|record| record.suite == goal.of.0) {
             if let Some(row) = before.goal(goal.work) {
@@ -219,14 +234,14 @@ pub fn table(records: &[Record], before: &Before) -> Result<String> {
             continue;
         }
         let (value, unit) = goal.measured(records)?;
-        let met = if value <= goal.at_most {
-            "met"
+        let (met, why) = if value <= goal.at_most {
+            ("met", "")
         } else {
-            "**missed**"
+            ("**missed**", goal.why)
         };
         writeln!(
             text,
-            "| {} | ≤ {} {unit} | {} {unit} | {met} |",
+            "| {} | ≤ {} {unit} | {} {unit} | {met} | {why} |",
             goal.work,
             short(goal.at_most),
             short(value),
@@ -238,6 +253,12 @@ pub fn table(records: &[Record], before: &Before) -> Result<String> {
 // === impl Goal ===
 
 impl Goal {
+    /// The same, with what to say where it is missed.
+    const fn because(mut self, why: &'static str) -> Self {
+        self.why = why;
+        self
+    }
+
     fn measured(&self, records: &[Record]) -> Result<(f64, String)> {
         let of = row(records, self.of)?;
         let base = match self.against {

@@ -18,9 +18,9 @@ use before::Before;
 use keyfob_benches::record::Record;
 
 /// The suites in the order in which the document has them.
-const SUITES: [&str; 11] = [
-    "hit", "peers", "stampede", "calm", "refresh", "guest", "schedule", "memory", "front",
-    "before", "million",
+const SUITES: [&str; 12] = [
+    "hit", "scaling", "peers", "stampede", "calm", "refresh", "guest", "schedule", "memory",
+    "front", "before", "million",
 ];
 
 const OPENING: &str = "\

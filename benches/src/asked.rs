@@ -27,9 +27,15 @@ impl Asked {
     /// The same questions from somewhere else on, for another thread.
     #[must_use]
     pub fn elsewhere(&self) -> Self {
+        self.from(self.requests.len() / 2)
+    }
+
+    /// The same questions from this one on.
+    #[must_use]
+    pub fn from(&self, at: usize) -> Self {
         Self {
             requests: Arc::clone(&self.requests),
-            at: self.requests.len() / 2,
+            at: at % self.requests.len(),
         }
     }
 

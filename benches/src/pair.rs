@@ -1,5 +1,5 @@
-//! Timing one thread while another works: on a machine whose cores are shared, "two threads were started" does not mean that
-//! they ran at the same time. Only those batches count during which the other one got on.
+//! Timing one thread while others work: on a machine whose cores are shared, "two threads were started" does not mean that
+//! they ran at the same time. Only those batches count during which the others got on.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,53 +43,79 @@ impl Drop for Over<'_> {
 pub fn beside(
     iterations: u64,
     beside_min: u64,
-    mut measured: impl Work,
-    mut beside: impl Work,
+    measured: impl Work,
+    beside: impl Work,
 ) -> Duration {
-    let progress = Progress(AtomicU64::new(0));
-    let over = AtomicBool::new(false);
-    let batches = usize::try_from(iterations.div_ceil(BATCH))
-        .map_or(BATCHES_MIN, |batches| batches.max(BATCHES_MIN));
-    let started = Barrier::new(2);
-    // The other thread's work moves to the other thread's stack: what both keep of their progress must not share a line.
-    let (progress, over, started) = (&progress, &over, &started);
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            started.wait();
-            while !over.load(Ordering::Relaxed) {
-                for _ in 0..NOTE_EVERY {
-                    beside();
-                }
-                progress.0.fetch_add(NOTE_EVERY, Ordering::Relaxed);
-            }
-        });
-        let _over = Over(over);
-        started.wait();
-        let (mut took, mut last) = (Vec::new(), now());
-        while took.len() < batches {
-            let before = progress.0.load(Ordering::Relaxed);
-            let start = now();
-            for _ in 0..BATCH {
-                measured();
-            }
-            let batch = start.elapsed();
-            if progress.0.load(Ordering::Relaxed) - before >= beside_min {
-                took.push(batch);
-                last = start;
-            }
-            assert!(
-                start - last < COMPANY_WITHIN,
-                "the other thread did not get on: is there a second core?"
-            );
-        }
-        took.sort_unstable();
-        took[took.len() / 2].mul_f64(iterations as f64 / BATCH as f64)
-    })
+    crowd(iterations, beside_min, measured, vec![beside])
 }
 
 /// For work as fast as the other thread's: half of a batch beside it is company enough.
 pub fn alike(iterations: u64, measured: impl Work, beside_it: impl Work) -> Duration {
     beside(iterations, BATCH / 2, measured, beside_it)
+}
+
+/// The same for the first of any number of workers who all do the same, each on a thread of its own.
+///
+/// # Panics
+///
+/// When there is none, and as [`beside`] does.
+pub fn among(iterations: u64, works: Vec<impl Work>) -> Duration {
+    let mut others = works.into_iter();
+    let measured = others.next().expect("somebody to measure");
+    crowd(iterations, BATCH / 2, measured, others.collect())
+}
+
+fn crowd(
+    iterations: u64,
+    each_min: u64,
+    mut measured: impl Work,
+    others: Vec<impl Work>,
+) -> Duration {
+    let progress: Vec<Progress> = others.iter().map(|_| Progress(AtomicU64::new(0))).collect();
+    let over = AtomicBool::new(false);
+    let batches = usize::try_from(iterations.div_ceil(BATCH))
+        .map_or(BATCHES_MIN, |batches| batches.max(BATCHES_MIN));
+    let started = Barrier::new(others.len() + 1);
+    let (progress, over, started) = (&progress, &over, &started);
+    thread::scope(|scope| {
+        for (progress, mut other) in progress.iter().zip(others) {
+            // A worker's work moves to its own stack: what two keep of their progress must not share a line.
+            scope.spawn(move || {
+                started.wait();
+                while !over.load(Ordering::Relaxed) {
+                    for _ in 0..NOTE_EVERY {
+                        other();
+                    }
+                    progress.0.fetch_add(NOTE_EVERY, Ordering::Relaxed);
+                }
+            });
+        }
+        let _over = Over(over);
+        started.wait();
+        let noted = |at: &Progress| at.0.load(Ordering::Relaxed);
+        let (mut took, mut last) = (Vec::new(), now());
+        let mut before: Vec<u64> = Vec::with_capacity(progress.len());
+        while took.len() < batches {
+            before.clear();
+            before.extend(progress.iter().map(noted));
+            let start = now();
+            for _ in 0..BATCH {
+                measured();
+            }
+            let batch = start.elapsed();
+            let mut got_on = progress.iter().zip(&before);
+            if got_on.all(|(at, before)| noted(at) - before >= each_min) {
+                took.push(batch);
+                last = start;
+            }
+            assert!(
+                start - last < COMPANY_WITHIN,
+                "another thread did not get on: is there a core for each?"
+            );
+        }
+        took.sort_unstable();
+        took[took.len() / 2].mul_f64(iterations as f64 / BATCH as f64)
+    })
 }
 
 #[expect(

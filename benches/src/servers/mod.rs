@@ -4,6 +4,7 @@
 //! What is here is common to all: finding the program, keeping it on the servers' core, waiting until it answers, asking
 //! the kernel what it has used, and ending it.
 
+pub mod hyper;
 pub mod keyfob;
 pub mod nginx;
 pub mod postgres;

@@ -43,6 +43,8 @@ pub mod bindings;
 mod challenge;
 mod client;
 mod flow;
+#[cfg(any(test, target_family = "wasm"))]
+mod heap;
 mod jwt;
 #[cfg(any(test, target_family = "wasm"))]
 mod panic;
