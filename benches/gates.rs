@@ -48,19 +48,19 @@ const OWNED: Baseline = Baseline {
     allocates: false,
 };
 const DECISION: Baseline = Baseline {
-    instructions: 262_000,
+    instructions: 192_000,
     allocates: true,
 };
 const STEPS: Baseline = Baseline {
-    instructions: 676_000,
+    instructions: 516_000,
     allocates: true,
 };
 const REFRESH: Baseline = Baseline {
-    instructions: 952_000,
+    instructions: 788_000,
     allocates: true,
 };
 const SINGLE_USE: Baseline = Baseline {
-    instructions: 1_035_000,
+    instructions: 875_000,
     allocates: true,
 };
 
