@@ -52,15 +52,15 @@ const DECISION: Baseline = Baseline {
     allocates: true,
 };
 const STEPS: Baseline = Baseline {
-    instructions: 516_000,
+    instructions: 492_000,
     allocates: true,
 };
 const REFRESH: Baseline = Baseline {
-    instructions: 788_000,
+    instructions: 767_000,
     allocates: true,
 };
 const SINGLE_USE: Baseline = Baseline {
-    instructions: 875_000,
+    instructions: 851_000,
     allocates: true,
 };
 

@@ -176,14 +176,14 @@ const GOALS: &[Goal] = &[
         1.1,
         ("front", SERVED, "nginx, a constant, TCP"),
     )
-    .because("hyper alone, answering [a constant](#front), is over it"),
+    .because("[hyper alone](#front) is within it; JSON, the caller's hash, the lookup and the daemon's own upkeep of a connection are above it"),
     ratio(
         "processor time of a request, Unix socket, against nginx",
         ("front", SERVED, "keyfob, Unix socket"),
         1.1,
         ("front", SERVED, "nginx, a constant, Unix socket"),
     )
-    .because("the same, with less of the kernel's share to hide it"),
+    .because("the same, with less of the kernel's share to divide it by"),
     ratio(
         "a token of a batch of 32, against one alone, TCP",
         ("front", SERVED, "keyfob, 32 in one call, TCP"),
@@ -196,7 +196,7 @@ const GOALS: &[Goal] = &[
         0.2,
         ("front", SERVED, "keyfob, Unix socket"),
     )
-    .because("one alone is so cheap there: without TCP the framing that a batch saves is less"),
+    .because("without TCP there is less framing for a batch to save"),
     ratio(
         "p99 by key while a plugin is swapped, against steady",
         ("calm", CALM_KEY, "the plugin is swapped"),

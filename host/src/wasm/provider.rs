@@ -1,11 +1,13 @@
 //! A component behind [`ProviderPlugin`]: one fresh store and instance for every call.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{
-    Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower,
+    Component, ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Linker,
+    Lower, TypedFunc,
 };
 
 use super::bindings::provider::exports::keyfob::provider::provider as wit;
@@ -31,13 +33,24 @@ pub(super) struct Provider {
     digest: String,
 }
 
-/// Where its functions are. The generated bindings look all of them up in every instance and compare their types, each of
-/// which is a tree of records. A step calls one.
+/// Its functions. The generated bindings look all of them up in every instance and compare their types, each of which is a
+/// tree of records. A step calls one.
 struct Functions {
-    configure: ComponentExportIndex,
-    refresh: ComponentExportIndex,
-    revoke: ComponentExportIndex,
-    classify: ComponentExportIndex,
+    configure: Function<(&'static str,), Result<wit::Needs, Vec<wit::Mistake>>>,
+    refresh:
+        Function<(&'static wit::Call, &'static [types::Reply]), Result<wit::Step, wit::Refusal>>,
+    revoke: Function<
+        (&'static wit::Revocation, &'static [types::Reply]),
+        Result<wit::RevokeStep, wit::Refusal>,
+    >,
+    classify: Function<(&'static wit::Rejection,), wit::Verdict>,
+}
+
+/// Where a function is, whose type was compared when the plugin was opened: the types of a component never change.
+struct Function<Params, R> {
+    index: ComponentExportIndex,
+    /// Covariant, so that a call may lend what lives no longer than it.
+    of: PhantomData<(Params, R)>,
 }
 
 type Store = wasmtime::Store<Meter>;
@@ -54,28 +67,32 @@ impl Provider {
             .instantiate_pre(code)
             .and_then(PluginPre::new)
             .map_err(|error| PROVIDER.mismatch(version, &error))?;
-        let functions =
-            Functions::of(code, version).map_err(|error| PROVIDER.mismatch(version, &error))?;
         let turns = runtime.turns();
         let described = sandbox::run(runtime, &turns, &DESCRIBE, async |store: &mut Store| {
             let instance = pre.instance_pre().instantiate_async(&mut *store).await?;
             // Types are compared here; once they are found to fit, the same bytes fit for ever.
-            match PluginIndices::new(pre.instance_pre())?.load(&mut *store, &instance) {
-                Ok(plugin) => plugin
-                    .keyfob_provider_provider()
-                    .call_describe(store)
-                    .await
-                    .map(Ok),
-                Err(error) => Ok(Err(error)),
-            }
+            let found = PluginIndices::new(pre.instance_pre())?
+                .load(&mut *store, &instance)
+                .and_then(|plugin| {
+                    let functions = Functions::of(code, version, store, &instance)?;
+                    Ok((plugin, functions))
+                });
+            let (plugin, functions) = match found {
+                Ok(found) => found,
+                Err(error) => return Ok(Err(error)),
+            };
+            let provider = plugin.keyfob_provider_provider();
+            let said = provider.call_describe(store).await?;
+            Ok(Ok((functions, said)))
         });
         let described = described.await.map_err(|fault| describe::failed(&fault))?;
+        let (functions, said) = described.map_err(|error| PROVIDER.mismatch(version, &error))?;
         let wit::Description {
             name,
             version,
             summary,
             settings_schema,
-        } = described.map_err(|error| PROVIDER.mismatch(version, &error))?;
+        } = said;
         let description = describe::check(Description {
             name,
             version,
@@ -95,7 +112,7 @@ impl Provider {
     /// Calls one function in an instance of its own.
     async fn ask<Params, R>(
         &self,
-        function: &ComponentExportIndex,
+        function: &Function<Params, R>,
         params: Params,
     ) -> Result<R, PluginFault>
     where
@@ -109,7 +126,7 @@ impl Provider {
             &STEP,
             async |store: &mut Store| {
                 let instance = self.pre.instantiate_async(&mut *store).await?;
-                let function = instance.get_typed_func::<Params, (R,)>(&mut *store, function)?;
+                let function = function.in_instance(store, &instance)?;
                 let (answer,) = function.call_async(store, params).await?;
                 Ok(answer)
             },
@@ -121,21 +138,66 @@ impl Provider {
 // === impl Functions ===
 
 impl Functions {
-    fn of(code: &Component, version: &str) -> wasmtime::Result<Self> {
+    /// Finds them and compares their types with ours, in an instance of this component.
+    fn of(
+        code: &Component,
+        version: &str,
+        store: &mut Store,
+        instance: &Instance,
+    ) -> wasmtime::Result<Self> {
         let interface = PROVIDER.interface_of(version);
         let missing = |what: &str| wasmtime::format_err!("no export `{what}`");
-        let instance = code.get_export_index(None, &interface);
-        let instance = instance.ok_or_else(|| missing(&interface))?;
-        let function = |name: &str| {
-            let index = code.get_export_index(Some(&instance), name);
+        let exports = code.get_export_index(None, &interface);
+        let exports = exports.ok_or_else(|| missing(&interface))?;
+        let index = |name: &str| {
+            let index = code.get_export_index(Some(&exports), name);
             index.ok_or_else(|| missing(name))
         };
         Ok(Self {
-            configure: function("configure")?,
-            refresh: function("refresh")?,
-            revoke: function("revoke")?,
-            classify: function("classify")?,
+            configure: Function::of(index("configure")?, store, instance)?,
+            refresh: Function::of(index("refresh")?, store, instance)?,
+            revoke: Function::of(index("revoke")?, store, instance)?,
+            classify: Function::of(index("classify")?, store, instance)?,
         })
+    }
+}
+
+// === impl Function ===
+
+impl<Params, R> Function<Params, R>
+where
+    Params: ComponentNamedList + Lower,
+    (R,): ComponentNamedList + Lift,
+{
+    /// The function at `index`, if it takes and returns what is said here.
+    fn of(
+        index: ComponentExportIndex,
+        store: &mut Store,
+        instance: &Instance,
+    ) -> wasmtime::Result<Self> {
+        instance.get_typed_func::<Params, (R,)>(&mut *store, &index)?;
+        Ok(Self {
+            index,
+            of: PhantomData,
+        })
+    }
+
+    /// The same function in another instance of the component that it was found in.
+    fn in_instance(
+        &self,
+        store: &mut Store,
+        instance: &Instance,
+    ) -> wasmtime::Result<TypedFunc<Params, (R,)>> {
+        let function = instance.get_func(&mut *store, self.index);
+        let function = function.ok_or_else(|| wasmtime::format_err!("the export is gone"))?;
+        // SAFETY: `Function::of`, which alone makes a `Function`, compared its type with these parameters and this result, but for
+        // how long what they borrow lives. Both instances are of one component: a `Provider` keeps its functions and
+        // what its instances are made of together.
+        #[expect(
+            unsafe_code,
+            reason = "comparing the types again took a thirtieth of a refresh"
+        )]
+        Ok(unsafe { TypedFunc::new_unchecked(function) })
     }
 }
 
