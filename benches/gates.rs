@@ -48,19 +48,19 @@ const OWNED: Baseline = Baseline {
     allocates: false,
 };
 const DECISION: Baseline = Baseline {
-    instructions: 192_000,
+    instructions: 189_000,
     allocates: true,
 };
 const STEPS: Baseline = Baseline {
-    instructions: 492_000,
+    instructions: 487_000,
     allocates: true,
 };
 const REFRESH: Baseline = Baseline {
-    instructions: 767_000,
+    instructions: 757_000,
     allocates: true,
 };
 const SINGLE_USE: Baseline = Baseline {
-    instructions: 851_000,
+    instructions: 840_000,
     allocates: true,
 };
 

@@ -16,6 +16,7 @@ mod cache;
 mod catalog;
 mod describe;
 mod error;
+mod function;
 mod inspect;
 mod lift;
 pub mod limits;

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
 
 use super::bindings::policy::exports::keyfob::policy::policy as wit;
-use super::bindings::policy::{PluginIndices, PluginPre};
+use super::bindings::policy::exports::keyfob::types::types;
 use super::error::LoadError;
+use super::function::{Exports, Function};
 use super::inspect::POLICY;
 use super::limits::{DESCRIBE, Meter, STEP};
 use super::runtime::Runtime;
@@ -20,12 +21,15 @@ use crate::model::contract::{
 /// A policy plugin of contract 0.1.
 pub(super) struct Policy {
     runtime: Arc<Runtime>,
-    pre: PluginPre<Meter>,
+    pre: InstancePre<Meter>,
+    decide: Decide,
     turns: Semaphore,
     description: Description,
     digest: String,
 }
 
+/// What is called once it is open.
+type Decide = Function<(&'static wit::Query,), Result<wit::Allowance, types::Reason>>;
 type Store = wasmtime::Store<Meter>;
 
 impl Policy {
@@ -38,27 +42,25 @@ impl Policy {
     ) -> Result<Self, LoadError> {
         let pre = Linker::new(runtime.engine())
             .instantiate_pre(code)
-            .and_then(PluginPre::new)
             .map_err(|error| POLICY.mismatch(version, &error))?;
         let turns = runtime.turns();
         let described = sandbox::run(runtime, &turns, &DESCRIBE, async |store: &mut Store| {
-            let instance = pre.instance_pre().instantiate_async(&mut *store).await?;
-            match PluginIndices::new(pre.instance_pre())?.load(&mut *store, &instance) {
-                Ok(plugin) => plugin
-                    .keyfob_policy_policy()
-                    .call_describe(store)
-                    .await
-                    .map(Ok),
-                Err(error) => Ok(Err(error)),
-            }
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let (describe, decide) = match functions(code, version, store, instance) {
+                Ok(found) => found,
+                Err(error) => return Ok(Err(error)),
+            };
+            let said = describe.call(store, &instance, ()).await?;
+            Ok(Ok((decide, said)))
         });
         let described = described.await.map_err(|fault| describe::failed(&fault))?;
+        let (decide, said) = described.map_err(|error| POLICY.mismatch(version, &error))?;
         let wit::Description {
             name,
             version,
             summary,
             settings_schema,
-        } = described.map_err(|error| POLICY.mismatch(version, &error))?;
+        } = said;
         let description = describe::check(Description {
             name,
             version,
@@ -68,11 +70,24 @@ impl Policy {
         Ok(Self {
             runtime: Arc::clone(runtime),
             pre,
+            decide,
             turns,
             description,
             digest,
         })
     }
+}
+
+/// Finds its functions in a component that has an instance; the first is asked once.
+fn functions(
+    code: &Component,
+    version: &str,
+    store: &mut Store,
+    instance: Instance,
+) -> wasmtime::Result<(Function<(), wit::Description>, Decide)> {
+    let exports = Exports::of(code, &POLICY.interface_of(version), instance)?;
+    let describe = exports.function(store, "describe")?;
+    Ok((describe, exports.function(store, "decide")?))
 }
 
 impl PolicyPlugin for Policy {
@@ -95,11 +110,8 @@ impl PolicyPlugin for Policy {
                 &self.turns,
                 &STEP,
                 async |store: &mut Store| {
-                    let plugin = self.pre.instantiate_async(&mut *store).await?;
-                    plugin
-                        .keyfob_policy_policy()
-                        .call_decide(store, &query)
-                        .await
+                    let instance = self.pre.instantiate_async(&mut *store).await?;
+                    self.decide.call(store, &instance, (&query,)).await
                 },
             );
             Ok(match answer.await? {

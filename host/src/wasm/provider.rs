@@ -1,19 +1,17 @@
 //! A component behind [`ProviderPlugin`]: one fresh store and instance for every call.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{
-    Component, ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Linker,
-    Lower, TypedFunc,
+    Component, ComponentNamedList, Instance, InstancePre, Lift, Linker, Lower,
 };
 
 use super::bindings::provider::exports::keyfob::provider::provider as wit;
 use super::bindings::provider::exports::keyfob::types::types;
-use super::bindings::provider::{PluginIndices, PluginPre};
 use super::error::LoadError;
+use super::function::{Exports, Function};
 use super::inspect::PROVIDER;
 use super::limits::{DESCRIBE, Meter, STEP};
 use super::runtime::Runtime;
@@ -33,8 +31,7 @@ pub(super) struct Provider {
     digest: String,
 }
 
-/// Its functions. The generated bindings look all of them up in every instance and compare their types, each of which is a
-/// tree of records. A step calls one.
+/// What is called once it is open.
 struct Functions {
     configure: Function<(&'static str,), Result<wit::Needs, Vec<wit::Mistake>>>,
     refresh:
@@ -44,13 +41,6 @@ struct Functions {
         Result<wit::RevokeStep, wit::Refusal>,
     >,
     classify: Function<(&'static wit::Rejection,), wit::Verdict>,
-}
-
-/// Where a function is, whose type was compared when the plugin was opened: the types of a component never change.
-struct Function<Params, R> {
-    index: ComponentExportIndex,
-    /// Covariant, so that a call may lend what lives no longer than it.
-    of: PhantomData<(Params, R)>,
 }
 
 type Store = wasmtime::Store<Meter>;
@@ -65,24 +55,15 @@ impl Provider {
     ) -> Result<Self, LoadError> {
         let pre = Linker::new(runtime.engine())
             .instantiate_pre(code)
-            .and_then(PluginPre::new)
             .map_err(|error| PROVIDER.mismatch(version, &error))?;
         let turns = runtime.turns();
         let described = sandbox::run(runtime, &turns, &DESCRIBE, async |store: &mut Store| {
-            let instance = pre.instance_pre().instantiate_async(&mut *store).await?;
-            // Types are compared here; once they are found to fit, the same bytes fit for ever.
-            let found = PluginIndices::new(pre.instance_pre())?
-                .load(&mut *store, &instance)
-                .and_then(|plugin| {
-                    let functions = Functions::of(code, version, store, &instance)?;
-                    Ok((plugin, functions))
-                });
-            let (plugin, functions) = match found {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let (describe, functions) = match Functions::of(code, version, store, instance) {
                 Ok(found) => found,
                 Err(error) => return Ok(Err(error)),
             };
-            let provider = plugin.keyfob_provider_provider();
-            let said = provider.call_describe(store).await?;
+            let said = describe.call(store, &instance, ()).await?;
             Ok(Ok((functions, said)))
         });
         let described = described.await.map_err(|fault| describe::failed(&fault))?;
@@ -101,7 +82,7 @@ impl Provider {
         })?;
         Ok(Self {
             runtime: Arc::clone(runtime),
-            pre: pre.instance_pre().clone(),
+            pre,
             functions,
             turns,
             description,
@@ -126,9 +107,7 @@ impl Provider {
             &STEP,
             async |store: &mut Store| {
                 let instance = self.pre.instantiate_async(&mut *store).await?;
-                let function = function.in_instance(store, &instance)?;
-                let (answer,) = function.call_async(store, params).await?;
-                Ok(answer)
+                function.call(store, &instance, params).await
             },
         )
         .await
@@ -138,66 +117,22 @@ impl Provider {
 // === impl Functions ===
 
 impl Functions {
-    /// Finds them and compares their types with ours, in an instance of this component.
+    /// Finds them in a component that has an instance; and what tells who it is, which is asked once.
     fn of(
         code: &Component,
         version: &str,
         store: &mut Store,
-        instance: &Instance,
-    ) -> wasmtime::Result<Self> {
-        let interface = PROVIDER.interface_of(version);
-        let missing = |what: &str| wasmtime::format_err!("no export `{what}`");
-        let exports = code.get_export_index(None, &interface);
-        let exports = exports.ok_or_else(|| missing(&interface))?;
-        let index = |name: &str| {
-            let index = code.get_export_index(Some(&exports), name);
-            index.ok_or_else(|| missing(name))
+        instance: Instance,
+    ) -> wasmtime::Result<(Function<(), wit::Description>, Self)> {
+        let exports = Exports::of(code, &PROVIDER.interface_of(version), instance)?;
+        let describe = exports.function(store, "describe")?;
+        let functions = Self {
+            configure: exports.function(store, "configure")?,
+            refresh: exports.function(store, "refresh")?,
+            revoke: exports.function(store, "revoke")?,
+            classify: exports.function(store, "classify")?,
         };
-        Ok(Self {
-            configure: Function::of(index("configure")?, store, instance)?,
-            refresh: Function::of(index("refresh")?, store, instance)?,
-            revoke: Function::of(index("revoke")?, store, instance)?,
-            classify: Function::of(index("classify")?, store, instance)?,
-        })
-    }
-}
-
-// === impl Function ===
-
-impl<Params, R> Function<Params, R>
-where
-    Params: ComponentNamedList + Lower,
-    (R,): ComponentNamedList + Lift,
-{
-    /// The function at `index`, if it takes and returns what is said here.
-    fn of(
-        index: ComponentExportIndex,
-        store: &mut Store,
-        instance: &Instance,
-    ) -> wasmtime::Result<Self> {
-        instance.get_typed_func::<Params, (R,)>(&mut *store, &index)?;
-        Ok(Self {
-            index,
-            of: PhantomData,
-        })
-    }
-
-    /// The same function in another instance of the component that it was found in.
-    fn in_instance(
-        &self,
-        store: &mut Store,
-        instance: &Instance,
-    ) -> wasmtime::Result<TypedFunc<Params, (R,)>> {
-        let function = instance.get_func(&mut *store, self.index);
-        let function = function.ok_or_else(|| wasmtime::format_err!("the export is gone"))?;
-        // SAFETY: `Function::of`, which alone makes a `Function`, compared its type with these parameters and this result, but for
-        // how long what they borrow lives. Both instances are of one component: a `Provider` keeps its functions and
-        // what its instances are made of together.
-        #[expect(
-            unsafe_code,
-            reason = "comparing the types again took a thirtieth of a refresh"
-        )]
-        Ok(unsafe { TypedFunc::new_unchecked(function) })
+        Ok((describe, functions))
     }
 }
 
