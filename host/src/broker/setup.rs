@@ -76,7 +76,9 @@ impl Builder {
 
     /// Hits read the time from here instead of the kernel's coarse clock: a hit by handle then takes half as long. The thread
     /// that [`Ticks::start`] started must get its turn: while it is starved or the process is stopped, time stands still for
-    /// hits. For longer than a second, and they may be handed a token that is over; the resource refuses it, and it is renewed.
+    /// hits. After a second of that, or a tenth of the token's life where that is less, they may be handed a token that is over,
+    /// which the resource refuses; after a tenth of a second, a token whose permit is over, which nobody refuses. A process
+    /// made by `fork` has no such thread.
     #[must_use]
     pub fn ticks(mut self, ticks: Ticks) -> Self {
         self.coarse = CoarseClock::Ticked(ticks);

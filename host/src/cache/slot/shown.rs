@@ -27,7 +27,7 @@ pub(in crate::cache) struct Lent<'g> {
     under: PhantomData<&'g Guard>,
 }
 
-/// What was on show. Dropped once no lock is held: its memory is zeroed as soon as no reader can be looking at it.
+/// What was on show. Its memory is zeroed as soon as the collector finds that no reader can be looking at it.
 #[must_use]
 pub(super) struct Retired(Option<Arc<AccessToken>>);
 
@@ -102,8 +102,8 @@ impl Drop for Retired {
         let Some(old) = self.0.take() else { return };
         Guard::new().defer_execute(move || drop(old));
         // Left alone, the collector would keep a revoked token's bytes until this thread has looked things up hundreds of
-        // times more. What another thread's look keeps from being freed now is freed then, or when this thread takes the next
-        // token from view: the collector keeps what each thread retired apart.
+        // times more. That is still so while another thread's look keeps it from being freed now: the collector keeps what each
+        // thread retired apart, and only this one frees it.
         for _ in 0..TURNS_MAX {
             let guard = Guard::new();
             if !guard.has_garbage() {
