@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group};
 use keyfob::cache::{CoarseClock, SharedTokenHandle, Ticks};
-use keyfob::model::policy::TokenRequest;
 use keyfob::model::time::{Clock, SystemClock, UnixTime};
 use keyfob_benches::asked::Asked;
-use keyfob_benches::cached::{self, Cached, Plain, Still};
+use keyfob_benches::cached::{self, Cached, Still};
 use keyfob_benches::draw::Draw;
 use keyfob_benches::pair;
 use keyfob_benches::record::Record;
@@ -34,35 +33,6 @@ const GROUPS: [&str; 6] = [
     "1,000,000 keys, Zipf",
     "while tokens change",
 ];
-
-/// Looks up, reads the clock, compares the end, and lends the value.
-#[inline]
-fn peek(plain: &Plain, request: &TokenRequest) -> usize {
-    let now = CoarseClock::Kernel.latest();
-    let (expires, token) = found(plain, request);
-    assert!(now < *expires);
-    token.len()
-}
-
-#[inline]
-fn found<'p>(plain: &'p Plain, request: &TokenRequest) -> &'p (UnixTime, Arc<str>) {
-    let subject = request.subject.as_ref();
-    let subject = subject.map_or("", |subject| subject.as_str());
-    plain.get(subject).expect("all are there")
-}
-
-/// The same by us: policy, slot and renewal looked at as well.
-#[inline]
-fn borrow(cached: &Cached, request: &TokenRequest) -> usize {
-    let now = CoarseClock::Kernel.latest();
-    let epoch = cached.epoch.current();
-    let length = cached
-        .cache
-        .with(&cached.caller, request, epoch, now, |token, _| {
-            std::ptr::from_ref(token).addr()
-        });
-    length.expect("all are fresh")
-}
 
 fn handles(c: &mut Criterion) {
     let mut group = c.benchmark_group(GROUPS[0]);
@@ -146,27 +116,17 @@ fn one_size(c: &mut Criterion, keys: usize, ways: &[(&str, Vec<usize>)]) {
         let mut group = c.benchmark_group(*name);
         let mut asked = Asked::new(drawn);
         group.bench_function("floor: unsynchronised map, borrow", |b| {
-            b.iter(|| peek(&plain, asked.next()))
+            b.iter(|| cached::peek(&plain, asked.next()))
         });
-        group.bench_function("with (borrow)", |b| {
-            b.iter(|| borrow(&cached, asked.next()))
-        });
+        group.bench_function("with (borrow)", |b| b.iter(|| cached.borrow(asked.next())));
         group.bench_function("floor: unsynchronised map, clone", |b| {
             b.iter(|| {
-                let now = CoarseClock::Kernel.latest();
-                let (expires, token) = found(&plain, asked.next());
-                (now < *expires).then(|| Arc::clone(token))
+                let found = plain.get(cached::subject_of(asked.next()));
+                let found = found.filter(|held| cached::is_fresh(held));
+                found.map(|(_, token)| Arc::clone(token))
             })
         });
-        group.bench_function("lookup (clone)", |b| {
-            b.iter(|| {
-                let now = CoarseClock::Kernel.latest();
-                let epoch = cached.epoch.current();
-                cached
-                    .cache
-                    .lookup(&cached.caller, asked.next(), epoch, now)
-            })
-        });
+        group.bench_function("lookup (clone)", |b| b.iter(|| cached.lookup(asked.next())));
         group.bench_function("with (borrow), two threads", |b| {
             b.iter_custom(|iterations| {
                 let (mut one, mut other) = (asked.clone(), asked.elsewhere());
@@ -175,10 +135,10 @@ fn one_size(c: &mut Criterion, keys: usize, ways: &[(&str, Vec<usize>)]) {
                 pair::alike(
                     iterations,
                     move || {
-                        black_box(borrow(cached, one.next()));
+                        black_box(cached.borrow(one.next()));
                     },
                     move || {
-                        black_box(borrow(cached, other.next()));
+                        black_box(cached.borrow(other.next()));
                     },
                 )
             });

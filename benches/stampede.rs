@@ -6,336 +6,43 @@
 //! core; those of Go are goroutines in a process of their own. `google-cloud-auth` begins to fetch when it is set up, not
 //! when it is asked, and renews so early that nobody comes after the end: it has no row there.
 
-use std::fmt::Debug;
-use std::future::Future;
-use std::sync::Arc;
+#[path = "stampede/stage.rs"]
+mod stage;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use dashmap::DashMap;
-use http::Extensions;
-use huskarl::cache::TokenSource;
-use keyfob::model::time::{Clock, SystemClock};
-use keyfob_benches::issuer::{Fetch, Issuer};
-use keyfob_benches::peers::aws::Identities;
-use keyfob_benches::peers::azure::{Asking, Pipeline};
-use keyfob_benches::peers::caches::{Ends, Held};
+use anyhow::{Context, Result};
+use keyfob_benches::peers;
 use keyfob_benches::peers::go::Go;
-use keyfob_benches::peers::ours::Ours;
-use keyfob_benches::peers::{self, google, huskarl as huskarl_peer};
-use keyfob_benches::record::{Curve, Record};
-use quick_cache::sync::{EntryAction, EntryResult};
+use keyfob_benches::record::Record;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
-/// How long the issuer takes for an answer.
-const TAKES: Duration = Duration::from_millis(50);
-/// A hundred times that: whoever takes longer has shown how it does it.
-const LIMIT: Duration = Duration::from_secs(5);
-/// The life of the token that ends before the herd comes.
-const FIRST_SECS: u64 = 2;
-/// From that token to the herd: the token is over, whatever is rounded.
-const OVER: Duration = Duration::from_millis(FIRST_SECS * 1_000 + 200);
-/// Caches are asked for this one.
-const KEY: &str = "acme";
+use stage::{LIMIT, Outcome, Scene, Stage, Who};
 
 /// How often each point of a curve is run: the median counts, and the most calls.
 const CURVE_RUNS: usize = 3;
 /// Curves go from one caller to as many as the scene has, by tens.
 const CURVES: [Scene; 2] = [Scene::Cold, Scene::Failing];
+/// The tables of a scene, and its plots.
+const CALLS: &str = "issuer calls";
+const WAITS: &str = "until the last is answered";
 
-/// What the callers find.
-#[derive(Clone, Copy, PartialEq)]
-enum Scene {
-    Cold,
-    Expired,
-    Failing,
+/// What it takes to run everybody, and what was found.
+struct Suite {
+    runtime: Runtime,
+    go: Go,
+    /// How long the issuer takes for one caller.
+    own: Duration,
+    record: Record,
 }
 
-/// Whom they ask.
-#[derive(Clone, Copy, PartialEq)]
-enum Who {
-    Ours,
-    Huskarl,
-    Google,
-    Aws,
-    Azure,
-    Go,
-    Moka,
-    QuickCache,
-    Naive,
-}
-
-/// How one run went.
-struct Outcome {
+/// How a few runs went.
+struct Found {
+    /// The most of them.
     calls: u64,
-    answered: u64,
-    failed: u64,
-    took: Duration,
-}
-
-/// What a caller does: gets a token.
-trait Ask: Future<Output = Result<(), String>> + Send + 'static {}
-
-impl<F: Future<Output = Result<(), String>> + Send + 'static> Ask for F {}
-
-/// An issuer for one run, and the shortest way to it.
-struct Stage {
-    scene: Scene,
-    callers: usize,
-    issuer: Issuer,
-    fetch: Fetch,
-}
-
-// === impl Scene ===
-
-impl Scene {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Cold => "10,000 callers, cold",
-            Self::Expired => "10,000 callers, after the end",
-            Self::Failing => "1,000 callers, failing issuer",
-        }
-    }
-
-    fn callers(self) -> usize {
-        match self {
-            Self::Cold | Self::Expired => 10_000,
-            Self::Failing => 1_000,
-        }
-    }
-
-    /// How often each is run: the median counts, and the most calls. Waiting for a token's end takes its time.
-    fn runs(self) -> usize {
-        match self {
-            Self::Cold | Self::Failing => 9,
-            Self::Expired => 3,
-        }
-    }
-}
-
-// === impl Who ===
-
-impl Who {
-    /// In the order of the tables.
-    const ALL: [Self; 9] = [
-        Self::Ours,
-        Self::Huskarl,
-        Self::Google,
-        Self::Aws,
-        Self::Azure,
-        Self::Go,
-        Self::Moka,
-        Self::QuickCache,
-        Self::Naive,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "keyfob, Broker::token",
-            Self::Huskarl => "huskarl, token",
-            Self::Google => "google-cloud-auth, headers",
-            Self::Aws => "aws-smithy-runtime, identity",
-            Self::Azure => "azure_core, policy",
-            Self::Go => "Go x/oauth2, Token",
-            Self::Moka => "moka, try_get_with",
-            Self::QuickCache => "quick_cache, entry_async",
-            Self::Naive => "dashmap: look, fetch, insert",
-        }
-    }
-
-    fn takes_part_in(self, scene: Scene) -> bool {
-        self != Self::Google || scene != Scene::Expired
-    }
-
-    async fn run(self, stage: &Stage, go: &Go) -> Result<Outcome> {
-        match self {
-            Self::Ours => stage.ours().await,
-            Self::Huskarl => stage.huskarl().await,
-            Self::Google => stage.google().await,
-            Self::Aws => stage.aws().await,
-            Self::Azure => stage.azure().await,
-            Self::Go => stage.go(go),
-            Self::Moka => stage.moka().await,
-            Self::QuickCache => stage.quick_cache().await,
-            Self::Naive => stage.naive().await,
-        }
-    }
-}
-
-// === impl Stage ===
-
-impl Stage {
-    async fn new(scene: Scene, callers: usize) -> Result<Self> {
-        let issuer = Issuer::start(TAKES)?;
-        if scene == Scene::Expired {
-            issuer.next_lives(FIRST_SECS);
-        }
-        issuer.fail(scene == Scene::Failing);
-        let fetch = Fetch::connect(&issuer).await?;
-        Ok(Self {
-            scene,
-            callers,
-            issuer,
-            fetch,
-        })
-    }
-
-    /// Has all callers come at once.
-    async fn herd<F: Ask>(&self, ask: impl Fn() -> F) -> Result<Outcome> {
-        if self.scene == Scene::Expired {
-            ask().await.map_err(anyhow::Error::msg)?;
-            sleep(OVER).await;
-        }
-        let before = self.issuer.calls();
-        let start = Instant::now();
-        let mut callers: JoinSet<Result<(), String>> = (0..self.callers).map(|_| ask()).collect();
-        let (mut answered, mut failed) = (0, 0);
-        while let Ok(Some(got)) = timeout_at(start + LIMIT, callers.join_next()).await {
-            answered += 1;
-            if let Err(error) = got? {
-                failed += 1;
-                // With an issuer that works it says more about how it was set up than about who was asked.
-                ensure!(self.scene == Scene::Failing, "{error}");
-            }
-        }
-        let took = start.elapsed();
-        callers.shutdown().await;
-        Ok(Outcome {
-            calls: self.issuer.calls() - before,
-            answered,
-            failed,
-            took,
-        })
-    }
-
-    async fn ours(&self) -> Result<Outcome> {
-        let ours = Ours::new(&self.issuer).await?;
-        let outcome = self.herd(|| {
-            let ours = ours.clone();
-            async move { told(ours.broker.token(&ours.caller, &ours.request).await) }
-        });
-        let outcome = outcome.await;
-        ours.broker.shutdown(Duration::from_secs(1)).await;
-        outcome
-    }
-
-    async fn huskarl(&self) -> Result<Outcome> {
-        let tokens = huskarl_peer::tokens(&self.issuer, self.fetch.clone())?;
-        let ask = || {
-            let tokens = Arc::clone(&tokens);
-            async move { told(tokens.token().await) }
-        };
-        self.herd(ask).await
-    }
-
-    async fn google(&self) -> Result<Outcome> {
-        let credentials = google::credentials(&self.issuer)?;
-        let ask = || {
-            let credentials = credentials.clone();
-            async move { told(credentials.headers(Extensions::new()).await) }
-        };
-        self.herd(ask).await
-    }
-
-    async fn aws(&self) -> Result<Outcome> {
-        let identities = Arc::new(Identities::new(self.fetch.clone())?);
-        let ask = || {
-            let identities = Arc::clone(&identities);
-            async move { told(identities.identity().await) }
-        };
-        self.herd(ask).await
-    }
-
-    async fn azure(&self) -> Result<Outcome> {
-        let pipeline = Pipeline::new(self.fetch.clone());
-        let ask = || {
-            let pipeline = pipeline.clone();
-            async move { told(pipeline.send(&mut Asking::new()).await) }
-        };
-        self.herd(ask).await
-    }
-
-    async fn moka(&self) -> Result<Outcome> {
-        let cache = moka::future::Cache::builder()
-            .max_capacity(1_000)
-            .expire_after(Ends)
-            .build_with_hasher(foldhash::quality::RandomState::default());
-        let ask = || {
-            let (cache, fetch) = (cache.clone(), self.fetch.clone());
-            async move { told(cache.try_get_with(KEY, Held::fetch(&fetch)).await) }
-        };
-        self.herd(ask).await
-    }
-
-    /// Entries have no end of their own: the value is looked at, and replaced under the guard, as `entry_async` has it.
-    async fn quick_cache(&self) -> Result<Outcome> {
-        let cache = Arc::new(quick_cache::sync::Cache::<String, Arc<Held>>::new(1_000));
-        let ask = || {
-            let (cache, fetch) = (Arc::clone(&cache), self.fetch.clone());
-            async move {
-                let now = SystemClock.now();
-                if cache.get(KEY).is_some_and(|held| held.is_fresh(now)) {
-                    return Ok(());
-                }
-                let entry = cache.entry_async(KEY, |_, held| {
-                    if held.is_fresh(now) {
-                        EntryAction::Retain(Arc::clone(held))
-                    } else {
-                        EntryAction::ReplaceWithGuard
-                    }
-                });
-                match entry.await {
-                    EntryResult::Retained(_) => Ok(()),
-                    EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => {
-                        told(guard.insert(Held::fetch(&fetch).await.map_err(why)?))
-                    }
-                    EntryResult::Removed(..) | EntryResult::Timeout => Err("not asked for".into()),
-                }
-            }
-        };
-        self.herd(ask).await
-    }
-
-    /// Looks, fetches, inserts: what is written first.
-    async fn naive(&self) -> Result<Outcome> {
-        let cache = Arc::new(DashMap::<String, Arc<Held>>::new());
-        let ask = || {
-            let (cache, fetch) = (Arc::clone(&cache), self.fetch.clone());
-            async move {
-                let now = SystemClock.now();
-                if cache.get(KEY).is_some_and(|held| held.is_fresh(now)) {
-                    return Ok(());
-                }
-                let held = Held::fetch(&fetch).await.map_err(why)?;
-                cache.insert(KEY.to_owned(), held);
-                Ok(())
-            }
-        };
-        self.herd(ask).await
-    }
-
-    fn go(&self, go: &Go) -> Result<Outcome> {
-        let first = u64::from(self.scene == Scene::Expired);
-        let after = if first == 1 { OVER } else { Duration::ZERO };
-        let herd = go.stampede(&self.issuer, self.callers, after, LIMIT)?;
-        Ok(Outcome {
-            calls: self.issuer.calls() - first,
-            answered: herd.answered,
-            failed: herd.failed,
-            took: herd.took,
-        })
-    }
-}
-
-/// Whether somebody got a token, and why not.
-fn told<T, E: Debug>(got: Result<T, E>) -> Result<(), String> {
-    got.map(drop).map_err(why)
-}
-
-fn why(error: impl Debug) -> String {
-    format!("{error:?}")
+    /// By how long it took.
+    median: Outcome,
 }
 
 /// How long one answer takes when nobody else asks: what no caller can be quicker than.
@@ -351,126 +58,112 @@ async fn own_time() -> Result<Duration> {
     Ok(all[all.len() / 2])
 }
 
-/// Runs one of them a few times and writes it down.
-fn measure(
-    record: &mut Record,
-    (runtime, go): (&Runtime, &Go),
-    (scene, own): (Scene, Duration),
-    who: Who,
-) -> Result<()> {
-    let outcomes = runs(runtime, go, (scene, scene.callers()), who, scene.runs())?;
-    let most = outcomes.iter().map(|outcome| outcome.calls).max();
-    let Outcome {
-        answered,
-        failed,
-        took,
-        ..
-    } = outcomes[outcomes.len() / 2];
-    let ratio = took.as_secs_f64() / own.as_secs_f64();
-    let callers = scene.callers() as u64;
-    let mut note = format!("{ratio:.2} × the issuer's own time, {failed} errors");
-    if answered < callers {
-        note = format!("stopped: {answered} of {callers} answered, {failed} with errors");
+impl Suite {
+    /// Runs one of them a few times with all callers of a scene and writes it down; then with fewer, for the curves.
+    fn measure(&mut self, scene: Scene, who: Who) -> Result<()> {
+        let found = self.run(scene, who, scene.callers(), scene.runs())?;
+        let Outcome {
+            answered,
+            failed,
+            took,
+            ..
+        } = found.median;
+        let ratio = took.as_secs_f64() / self.own.as_secs_f64();
+        let callers = scene.callers() as u64;
+        let mut note = format!("{ratio:.2} × the issuer's own time, {failed} errors");
+        if answered < callers {
+            note = format!("stopped: {answered} of {callers} answered, {failed} with errors");
+        }
+        let (group, name) = (scene.whole(), who.name());
+        let (calls, waits) = (found.calls as f64, millis(took));
+        let record = &mut self.record;
+        record.row(&format!("{group}: {CALLS}"), name, calls, "calls", "");
+        record.row(&format!("{group}: {WAITS}"), name, waits, "ms", &note);
+        if CURVES.contains(&scene) {
+            self.grow(scene, who, found)?;
+        }
+        Ok(())
     }
-    let calls = most.context("it ran")? as f64;
-    let group = format!("{}: issuer calls", scene.name());
-    record.row(&group, who.name(), calls, "calls", "");
-    let group = format!("{}: until the last is answered", scene.name());
-    record.row(&group, who.name(), took.as_secs_f64() * 1e3, "ms", &note);
-    Ok(())
-}
 
-/// Outcomes by how long they took; one that had to be stopped is the last.
-fn runs(
-    runtime: &Runtime,
-    go: &Go,
-    (scene, callers): (Scene, usize),
-    who: Who,
-    times: usize,
-) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
-    for _ in 0..times {
-        let run = async { who.run(&Stage::new(scene, callers).await?, go).await };
-        let outcome = runtime.block_on(run);
-        let outcome = outcome.with_context(|| format!("{}, {}", who.name(), scene.name()))?;
-        let over = outcome.took >= LIMIT;
-        outcomes.push(outcome);
-        if over {
-            break;
+    /// How calls and the last caller's wait grow up to the `whole` herd. Curves end where a run had to be stopped.
+    fn grow(&mut self, scene: Scene, who: Who, whole: Found) -> Result<()> {
+        let mut callers = 1;
+        while callers < scene.callers() {
+            let found = self.run(scene, who, callers, CURVE_RUNS)?;
+            self.point(scene, who, callers, &found);
+            if found.median.took >= LIMIT {
+                return Ok(());
+            }
+            callers *= 10;
+        }
+        self.point(scene, who, callers, &whole);
+        Ok(())
+    }
+
+    fn point(&mut self, scene: Scene, who: Who, callers: usize, found: &Found) {
+        let figures = [
+            (CALLS, "calls", found.calls as f64),
+            (WAITS, "ms", millis(found.median.took)),
+        ];
+        for (what, unit, value) in figures {
+            let plot = format!("{}: {what}", scene.name());
+            let axes = ("callers at once", unit);
+            let at = (callers as f64, value);
+            self.record.point(&plot, who.name(), axes, at);
         }
     }
-    outcomes.sort_by_key(|outcome| outcome.took);
-    Ok(outcomes)
+
+    /// Runs one of them `times`, or until one run has to be stopped.
+    fn run(&self, scene: Scene, who: Who, callers: usize, times: usize) -> Result<Found> {
+        let mut outcomes = Vec::new();
+        for _ in 0..times {
+            let run = async { who.run(&Stage::new(scene, callers).await?, &self.go).await };
+            let outcome = self.runtime.block_on(run);
+            let outcome = outcome
+                .with_context(|| format!("{}, {callers} callers, {}", who.name(), scene.name()))?;
+            let over = outcome.took >= LIMIT;
+            outcomes.push(outcome);
+            if over {
+                break;
+            }
+        }
+        outcomes.sort_by_key(|outcome| outcome.took);
+        let calls = outcomes.iter().map(|outcome| outcome.calls).max();
+        Ok(Found {
+            calls: calls.context("it ran")?,
+            median: outcomes.swap_remove(outcomes.len() / 2),
+        })
+    }
 }
 
-/// How calls and the last caller's wait grow with the number of callers, for one of them. A curve ends where a run had to be
-/// stopped.
-fn grow(
-    record: &mut Record,
-    (runtime, go): (&Runtime, &Go),
-    (scene, who): (Scene, Who),
-) -> Result<()> {
-    let (mut calls, mut waits) = (Vec::new(), Vec::new());
-    let mut callers = 1;
-    while callers <= scene.callers() {
-        let outcomes = runs(runtime, go, (scene, callers), who, CURVE_RUNS)?;
-        let most = outcomes.iter().map(|outcome| outcome.calls).max();
-        let median = &outcomes[outcomes.len() / 2];
-        let at = callers as f64;
-        calls.push((at, most.context("it ran")? as f64));
-        waits.push((at, median.took.as_secs_f64() * 1e3));
-        if median.took >= LIMIT {
-            break;
-        }
-        callers *= 10;
-    }
-    let of = match scene {
-        Scene::Cold => "cold",
-        Scene::Expired => "after the end",
-        Scene::Failing => "failing issuer",
-    };
-    let units = [
-        ("issuer calls", "calls", calls),
-        (
-            "until the last is answered",
-            "ms until the last is answered",
-            waits,
-        ),
-    ];
-    let curves = units.map(|(what, unit, points)| Curve {
-        plot: format!("{of}: {what}"),
-        name: who.name().to_owned(),
-        x: "callers at once".to_owned(),
-        y: unit.to_owned(),
-        points,
-    });
-    record.curves.extend(curves);
-    Ok(())
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 fn main() -> Result<()> {
     let go = Go::build()?;
     let runtime = Runtime::new()?;
-    let own = runtime.block_on(own_time())?;
     let mut record = Record::new("stampede");
     record.versions = peers::versions();
     record.versions.push(go.version.clone());
-    let with = (&runtime, &go);
+    let own = runtime.block_on(own_time())?;
+    let mut suite = Suite {
+        runtime,
+        go,
+        own,
+        record,
+    };
     for scene in [Scene::Cold, Scene::Expired, Scene::Failing] {
-        let group = format!("{}: until the last is answered", scene.name());
+        let group = format!("{}: {WAITS}", scene.whole());
         let floor = "floor: the issuer's own time, one caller";
-        record.row(&group, floor, own.as_secs_f64() * 1e3, "ms", "");
+        suite.record.row(&group, floor, millis(own), "ms", "");
         for who in Who::ALL {
             if who.takes_part_in(scene) {
-                measure(&mut record, with, (scene, own), who)?;
+                suite.measure(scene, who)?;
             }
         }
     }
-    for scene in CURVES {
-        for who in Who::ALL {
-            grow(&mut record, with, (scene, who))?;
-        }
-    }
+    let mut record = suite.record;
     // One table after the other, each in the order in which the rows were measured.
     let mut order: Vec<String> = Vec::new();
     for row in &record.rows {

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keyfob::cache::{
-    Cache, CacheLimits, CoarseClock, Decision, Nudge, PolicyEpoch, Slot, TokenHandle,
+    Cache, CacheLimits, CoarseClock, Decision, Hit, Nudge, PolicyEpoch, Slot, TokenHandle,
 };
 use keyfob::model::event::{Event, Observer};
 use keyfob::model::key::{CredentialKey, ProviderName, ScopeSet, Subject, Tenant, TokenKey};
 use keyfob::model::policy::{Principal, TokenRequest};
 use keyfob::model::time::{Clock, SystemClock, UnixTime};
-use keyfob::model::token::ObtainedToken;
+use keyfob::model::token::{AccessToken, ObtainedToken};
 
 /// As long as the tokens of one common issuer.
 pub const TOKEN_BYTES: usize = 1_200;
@@ -38,7 +38,10 @@ pub struct Cached {
 }
 
 /// The floor: one map, nobody else near it, the end of each token beside its key.
-pub type Plain = hashbrown::HashMap<Box<str>, (UnixTime, Arc<str>), foldhash::quality::RandomState>;
+pub type Plain = hashbrown::HashMap<Box<str>, Held, foldhash::quality::RandomState>;
+
+/// A token with its end.
+pub type Held = (UnixTime, Arc<str>);
 
 /// A clock that costs nothing, so that what is looked up shows.
 #[derive(Debug)]
@@ -90,6 +93,26 @@ impl Cached {
         TokenHandle::new(pin, self.decision, epoch, clock, Arc::new(Idle))
     }
 
+    /// Looks a token up as a gateway does, and lends it.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[inline]
+    pub fn borrow(&self, request: &TokenRequest) -> usize {
+        let (now, epoch) = (CoarseClock::Kernel.latest(), self.epoch.current());
+        let lent = |token: &Arc<AccessToken>, _| std::ptr::from_ref(token).addr();
+        let found = self.cache.with(&self.caller, request, epoch, now, lent);
+        found.expect("all are fresh")
+    }
+
+    /// Looks a token up, to keep it.
+    #[inline]
+    pub fn lookup(&self, request: &TokenRequest) -> Option<Hit> {
+        let (now, epoch) = (CoarseClock::Kernel.latest(), self.epoch.current());
+        self.cache.lookup(&self.caller, request, epoch, now)
+    }
+
     /// The same keys and tokens in a plain map.
     pub fn plain(&self) -> Plain {
         let mut plain = Plain::default();
@@ -100,6 +123,30 @@ impl Cached {
         }
         plain
     }
+}
+
+/// Looks up, reads the clock, compares the end, and lends the token.
+///
+/// # Panics
+///
+/// When there is none, or it is over.
+#[inline]
+pub fn peek(plain: &Plain, request: &TokenRequest) -> usize {
+    let found = plain.get(subject_of(request)).filter(|held| is_fresh(held));
+    found.expect("all are there").1.len()
+}
+
+/// Whose token is asked for: what a map has it by.
+#[inline]
+pub fn subject_of(request: &TokenRequest) -> &str {
+    let subject = request.subject.as_ref();
+    subject.map_or("", |subject| subject.as_str())
+}
+
+/// Reads the clock and compares the end.
+#[inline]
+pub fn is_fresh((expires, _): &Held) -> bool {
+    CoarseClock::Kernel.latest() < *expires
 }
 
 /// The name of a user.

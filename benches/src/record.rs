@@ -88,6 +88,22 @@ impl Record {
         });
     }
 
+    /// Adds a point to the right of a curve's others; begins the curve with its first.
+    pub fn point(&mut self, plot: &str, name: &str, (x, y): (&str, &str), at: (f64, f64)) {
+        let same = |curve: &&mut Curve| curve.plot == plot && curve.name == name;
+        if let Some(curve) = self.curves.iter_mut().find(same) {
+            curve.points.push(at);
+            return;
+        }
+        self.curves.push(Curve {
+            plot: plot.to_owned(),
+            name: name.to_owned(),
+            x: x.to_owned(),
+            y: y.to_owned(),
+            points: vec![at],
+        });
+    }
+
     /// Adds the medians, in nanoseconds an iteration, that criterion found for these groups in this build directory.
     ///
     /// # Errors
@@ -213,9 +229,15 @@ mod tests {
     fn what_was_recorded_comes_back() {
         let mut record = Record::new("a-suite-of-tests");
         record.row("lookups", "ours", 1.5, "ns", "");
+        for at in [(1.0, 2.0), (10.0, 3.0)] {
+            record.point("growth", "ours", ("keys", "ns"), at);
+        }
+        let points: Vec<_> = record.curves.iter().map(|curve| &curve.points).collect();
+        assert_eq!(points, [&vec![(1.0, 2.0), (10.0, 3.0)]]);
         let path = record.save().unwrap();
         let loaded = Record::load("a-suite-of-tests").unwrap().unwrap();
         assert_eq!((loaded.suite, loaded.rows), (record.suite, record.rows));
+        assert_eq!(loaded.curves, record.curves);
         fs::remove_file(path).unwrap();
         assert_eq!(Record::load("a-suite-of-tests").unwrap(), None);
     }
