@@ -31,6 +31,11 @@ const AHEAD_MAX_SECONDS: f64 = 300.0;
 const MILLION_A_SECOND: f64 = 1e6 / (3_600.0 - AHEAD_MAX_SECONDS / 2.0);
 /// Tokens that begin at the same moment there.
 const STEP: usize = 250;
+/// Parts of a token's life: as often everything is used there, so that it counts as in use (the broker renews what was asked
+/// for in the last ten minutes).
+const PARTS: usize = 8;
+/// How many of them are measured.
+const PARTS_MEASURED: usize = 4;
 /// Callers that come at once where everything is overdue.
 const OVERDUE: usize = 10_000;
 /// What the issuer may be asked a second there.
@@ -74,26 +79,27 @@ fn steady(record: &mut Record, tokens: usize) {
                 world.obtain(&caller, "acme", user).await;
             }
         };
-        for quarter in 1..=4 {
+        let newcomers = tokens / PARTS;
+        for part in 1..=PARTS {
             // Their ends are as far apart as if they had come over the life of a token.
-            for step in (0..tokens / 4).step_by(STEP) {
-                for user in 0..STEP.min(tokens / 4 - step) {
-                    let user = (quarter - 1) * (tokens / 4) + step + user;
+            for step in (0..newcomers).step_by(STEP) {
+                for user in step..newcomers.min(step + STEP) {
+                    let user = (part - 1) * newcomers + user;
                     world.obtain(&caller, "acme", user).await;
                 }
                 tokio::time::sleep(lifetime.mul_f64(STEP as f64 / tokens as f64)).await;
             }
-            use_all(quarter * (tokens / 4)).await;
+            use_all(part * newcomers).await;
         }
         let (asked, seen) = (world.asked("acme").len(), world.left("acme").len());
         let (mut took, mut simulated) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..4 {
-            let span = lifetime / 4;
+        for _ in 0..PARTS_MEASURED {
+            let span = lifetime / PARTS as u32;
             let before = spent();
             tokio::time::sleep(span).await;
             took += spent() - before;
             simulated += span;
-            use_all(tokens / 4 * 4).await;
+            use_all(newcomers * PARTS).await;
         }
         let left = world.left("acme").split_off(seen);
         let renewals = world.asked("acme").len() - asked;

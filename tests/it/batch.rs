@@ -1,9 +1,12 @@
 //! Many tokens in one call: in the order asked, each for itself, and one request to the issuer for each key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyfob::model::error::ErrorKind;
 use keyfob::model::policy::TokenRequest;
+use keyfob::model::time::{Clock, SystemClock};
+use keyfob::testing::TestClock;
 use keyfob::testing::issuer::Behaviour;
 use keyfob_tests::stage::{ACME, Setting, generation, of, subject, with_scope};
 use tokio::time::Instant;
@@ -12,6 +15,8 @@ use tokio::time::Instant;
 const SLOW: Duration = Duration::from_millis(200);
 /// More keys than are obtained one after the other in any patience.
 const MANY: usize = 40;
+/// How long tokens live where a test sets the clock.
+const LIFE: Duration = Duration::from_secs(20);
 
 fn users(count: usize) -> Vec<TokenRequest> {
     let user = |number| of(ACME).subject(subject(&format!("user-{number}")));
@@ -117,10 +122,49 @@ async fn a_token_that_ends_while_the_others_are_waited_for_is_not_handed_out() {
     stage.issuer.behave_next(1, slow);
     let requests = [of(ACME), with_scope("write")];
     let answers = stage.billing().tokens(&requests).await;
-    let now = keyfob::model::time::Clock::now(&keyfob::model::time::SystemClock);
+    let now = SystemClock.now();
     let issued = answers[0].as_ref().unwrap();
     assert_ne!(generation(issued), generation(&short));
     assert!(issued.expires > now, "{:?} at {now:?}", issued.expires);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_token_that_ends_while_another_is_obtained_once_more_is_not_handed_out() {
+    let clock = Arc::new(TestClock::starting_at(SystemClock.now()));
+    let stage = Setting::new()
+        .clock(clock.clone())
+        .lifetime(LIFE)
+        .acme(|acme| acme.refresh.timeout = 3 * LIFE)
+        .open()
+        .await;
+    let first = stage.token().await.unwrap();
+    clock.jump(LIFE / 2);
+    let second = stage.billing().token(&with_scope("write")).await.unwrap();
+    stage.issuer.behave(Behaviour::Latency(SLOW));
+    let (caller, requests) = (
+        stage.billing(),
+        [of(ACME), with_scope("write"), with_scope("orders.read")],
+    );
+    let asking = tokio::spawn(async move { caller.tokens(&requests).await });
+    // The third is obtained; then the first, which ended meanwhile; then the other two, which ended while the first was.
+    for calls in [3, 4] {
+        while stage.calls() < calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        clock.jump(LIFE / 2);
+    }
+    let answers = asking.await.unwrap();
+    for answer in &answers {
+        let issued = answer.as_ref().unwrap();
+        assert!(issued.expires > clock.now());
+        assert!(
+            ![&first, &second]
+                .map(generation)
+                .contains(&generation(issued))
+        );
+    }
+    assert_eq!(stage.calls(), 6);
     stage.close().await;
 }
 

@@ -14,6 +14,10 @@ use crate::model::token::AccessToken;
 
 /// How many absent tokens of one call are obtained at once: each is a caller of its flight while it waits.
 const MISSES_AT_ONCE: usize = 256;
+/// How often what fell while others were waited for is asked for again. The call's patience bounds the waits; this bounds the
+/// requests to an issuer whose tokens end faster than a batch of them is obtained. What the last pass obtained is handed out
+/// as [`Broker::token`] would.
+const PASSES_MAX: usize = 4;
 
 // === impl Broker ===
 
@@ -49,7 +53,10 @@ impl Broker {
                 }
             }
         }
-        if !missing.is_empty() {
+        for _ in 0..PASSES_MAX {
+            if missing.is_empty() {
+                break;
+            }
             let obtain = stream::iter(missing).map(async |at| {
                 let request = &requests[at];
                 // Its turn may come late: as things stand then.
@@ -62,24 +69,37 @@ impl Broker {
             while let Some((at, answer)) = obtained.next().await {
                 answers[at] = Some(answer);
             }
-            // While some were waited for, others may have been revoked or denied, or have ended.
-            let now = self.0.now();
-            for (answer, request) in answers.iter_mut().zip(requests) {
-                if let Some(Ok(issued)) = answer {
-                    let known = self.look_up(principal, request, now);
-                    // It is being renewed, or is the best there is: what was obtained just now.
-                    let kept = matches!(&known, Some(Hit::Known { slot, .. }) if stands(slot, issued, now));
-                    if !kept {
-                        let times = [now, arrived];
-                        *answer = Some(self.settle(known, principal, request, times).await);
-                    }
-                }
-            }
+            missing = self.no_longer_standing(principal, requests, &mut answers);
         }
         let answers = answers.into_iter();
         answers
             .map(|answer| answer.expect("each was in memory, or obtained"))
             .collect()
+    }
+
+    /// Which of the answers are to be asked for again: while others were waited for, these were revoked or denied, or have
+    /// ended. One that was renewed meanwhile is exchanged here, without a wait.
+    fn no_longer_standing(
+        &self,
+        principal: &Principal,
+        requests: &[TokenRequest],
+        answers: &mut [Option<Result<Issued, Error>>],
+    ) -> Vec<usize> {
+        let mut fallen = Vec::new();
+        for (at, (answer, request)) in answers.iter_mut().zip(requests).enumerate() {
+            let Some(Ok(issued)) = answer else { continue };
+            let now = self.0.now();
+            match self.look_up(principal, request, now) {
+                Some(Hit::Fresh {
+                    token,
+                    max_lifetime,
+                }) => *answer = Some(Ok(issue(token, max_lifetime, now))),
+                // It is being renewed, or is the best there is: what was obtained just now.
+                Some(Hit::Known { slot, .. }) if stands(&slot, issued, now) => {}
+                _ => fallen.push(at),
+            }
+        }
+        fallen
     }
 
     /// Shows `read` a token that is in memory and needs nothing, with the end that this caller is told and the time that it

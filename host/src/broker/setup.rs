@@ -384,7 +384,10 @@ async fn tidy(core: Arc<Core>) {
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(TIDY_EVERY) => {
-                core.cache.evict_idle(core.now(), IDLE_AFTER);
+                let evicting = core.clone();
+                let evict = move || evicting.cache.evict_idle(evicting.now(), IDLE_AFTER);
+                // It fails only where the runtime ends.
+                let _ = tokio::task::spawn_blocking(evict).await;
                 if core.store.durable() {
                     forget_tokens(&core).await;
                 }

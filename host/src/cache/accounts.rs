@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::ask::Routes;
 use super::place::{Place, Places};
-use super::slot::Slot;
+use super::slot::{Retired, Slot};
 use crate::model::key::{Tenant, TokenKey};
 use crate::model::policy::Principal;
 use crate::model::time::UnixTime;
@@ -32,6 +32,10 @@ pub enum Full {
 /// A caller, whatever attributes it came with.
 #[derive(PartialEq, Eq, Hash)]
 struct Caller(Tenant, Box<str>);
+
+/// A slot that was closed to make room, and the token it had: the latter is dropped once the books are no longer held, for it
+/// may take a while to be out of everybody's sight.
+pub(super) type Left = (Arc<Slot>, Retired);
 
 /// What one caller takes up.
 #[derive(Default)]
@@ -68,7 +72,7 @@ impl Accounts {
         caller: &Principal,
         (keys_max, keys_per_caller_max): (usize, usize),
         now: UnixTime,
-    ) -> Result<Vec<Arc<Slot>>, Full> {
+    ) -> Result<Vec<Left>, Full> {
         let caller = Caller(caller.tenant().clone(), caller.name().into());
         let account = self.by_caller.entry(caller).or_default();
         if account.slots.len() >= keys_per_caller_max {
@@ -125,12 +129,11 @@ impl Accounts {
     }
 
     /// Closes every slot that nobody holds and nobody asked for since `before`; [`Accounts::settle`] takes them off.
-    pub(super) fn close_idle(&mut self, before: UnixTime) -> Vec<Arc<Slot>> {
+    pub(super) fn close_idle(&mut self, before: UnixTime) -> Vec<Left> {
         let all = self.by_caller.values().flat_map(|account| &account.slots);
-        let idle = |slot: &&Arc<Slot>| {
-            !slot.is_closed() && slot.idle_since() < before && slot.close_unless_pinned()
-        };
-        all.filter(idle).cloned().collect()
+        all.filter(|slot| !slot.is_closed() && slot.idle_since() < before)
+            .filter_map(close)
+            .collect()
     }
 
     /// Takes closed slots off the books, and accounts and places that hold nothing.
@@ -154,8 +157,14 @@ impl Account {
     }
 }
 
+/// Closes a slot unless somebody holds on to it.
+fn close(slot: &Arc<Slot>) -> Option<Left> {
+    let token = slot.close_unless_pinned()?;
+    Some((Arc::clone(slot), token))
+}
+
 /// Closes the most idle of those that nobody holds on to: one in [`LEAVE_ONE_IN`] of all, at least one if any can.
-fn close_most_idle<'a>(slots: impl Iterator<Item = &'a Arc<Slot>>, all: usize) -> Vec<Arc<Slot>> {
+fn close_most_idle<'a>(slots: impl Iterator<Item = &'a Arc<Slot>>, all: usize) -> Vec<Left> {
     let idle = slots.filter(|slot| slot.pins() == 0 && !slot.is_closed());
     // The times are read once: sorting by what others change would be no order.
     let mut idle: Vec<_> = idle
@@ -166,9 +175,6 @@ fn close_most_idle<'a>(slots: impl Iterator<Item = &'a Arc<Slot>>, all: usize) -
         idle.select_nth_unstable_by_key(wanted, |(since, id, _)| (*since, *id));
         idle.truncate(wanted);
     }
-    let left = idle
-        .into_iter()
-        .map(|(.., slot)| slot)
-        .filter(|slot| slot.close_unless_pinned());
-    left.cloned().collect()
+    let left = idle.into_iter().filter_map(|(.., slot)| close(slot));
+    left.collect()
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use scc::Guard;
 
-use super::accounts::{Accounts, Full};
+use super::accounts::{Accounts, Full, Left};
 use super::ask::{Ask, AskRef, Keyed, Remembered};
 use super::decision::Decision;
 use super::slot::Slot;
@@ -280,7 +280,7 @@ impl Cache {
     }
 
     /// Evicts the slots that nobody holds and nobody asked for in the last `idle_after`, and forgets decisions that
-    /// lead nowhere. Says how many slots left.
+    /// lead nowhere. Says how many slots left. Looks at all, so with many it takes a while: not for an async worker.
     pub fn evict_idle(&self, now: UnixTime, idle_after: Duration) -> usize {
         let mut accounts = self.accounts();
         let left = accounts.close_idle(now.minus(idle_after));
@@ -342,8 +342,8 @@ impl Cache {
     }
 
     /// Takes closed slots out of the index, and never a successor under the same key; with `accounts` locked.
-    fn take_out(&self, left: &[Arc<Slot>]) {
-        for slot in left {
+    fn take_out(&self, left: &[Left]) {
+        for (slot, _) in left {
             let key = slot.key();
             let held = self
                 .slots
@@ -367,8 +367,8 @@ impl Cache {
         });
     }
 
-    fn tell(&self, left: &[Arc<Slot>], why: &'static str) {
-        for slot in left {
+    fn tell(&self, left: &[Left], why: &'static str) {
+        for (slot, _) in left {
             self.observer.observe(&Event::KeyEvicted {
                 key: slot.key(),
                 why,

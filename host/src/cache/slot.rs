@@ -6,6 +6,7 @@
 
 mod pin;
 mod publish;
+mod retired;
 mod shown;
 mod words;
 
@@ -16,6 +17,7 @@ use sdd::Guard;
 
 pub use self::pin::Pin;
 pub use self::publish::{Era, NotPublishable};
+pub(in crate::cache) use self::retired::Retired;
 use self::shown::{Lent, Shown};
 use self::words::Words;
 use super::place::Place;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sdd::Guard;
 
+use super::retired::Retired;
 use super::{Cell, NEVER, Slot, life};
 use crate::model::time::UnixTime;
 use crate::model::token::{AccessToken, Generation, ObtainedToken};
@@ -137,24 +138,21 @@ impl Slot {
 
     /// Closes it for good: evicted, or its key ended. Every handle sees it on its next look.
     pub fn close(&self) {
-        self.close_if(|_| true);
+        drop(self.close_if(|_| true));
     }
 
-    /// Closes it unless somebody holds on to it; says whether it did.
-    pub(in crate::cache) fn close_unless_pinned(&self) -> bool {
+    /// Closes it unless somebody holds on to it; the token it had, for the caller to let go of, if it did.
+    pub(in crate::cache) fn close_unless_pinned(&self) -> Option<Retired> {
         self.close_if(|pins| pins == 0)
     }
 
-    fn close_if(&self, judge: impl FnOnce(u32) -> bool) -> bool {
-        let cell = shim::lock(&self.cell);
+    fn close_if(&self, judge: impl FnOnce(u32) -> bool) -> Option<Retired> {
+        let _cell = shim::lock(&self.cell);
         // No pin can be taken now: taking the first one needs the cell.
         if !judge(self.pins.load(Ordering::Acquire)) {
-            return false;
+            return None;
         }
         self.words.closed();
-        let old = self.shown.show(None);
-        drop(cell);
-        drop(old);
-        true
+        Some(self.shown.show(None))
     }
 }

@@ -1,7 +1,7 @@
 //! The token of a slot as readers see it who take no lock and count no reference.
 //!
 //! A reader looks under a guard of its thread, which costs one exchange on a line of its own; what was shown is let go when no
-//! guard that may have seen it is left. Who may change what is shown, and when, is decided in `publish`.
+//! guard that may have seen it is left (`retired`). Who may change what is shown, and when, is decided in `publish`.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -11,12 +11,9 @@ use std::sync::Arc;
 
 use sdd::Guard;
 
+use super::retired::Retired;
 use crate::model::token::AccessToken;
 use crate::shim::atomic::{AtomicPtr, Ordering};
-
-/// How often the collector is turned at most after a token was taken from view: it frees what was retired after three turns,
-/// but a turn comes to nothing while another thread is in the middle of a look.
-const TURNS_MAX: usize = 16;
 
 /// What is on show, if anything: null, or a pointer that [`Arc::into_raw`] gave, with the one count that it stands for.
 pub(super) struct Shown(AtomicPtr<AccessToken>);
@@ -26,10 +23,6 @@ pub(in crate::cache) struct Lent<'g> {
     token: ManuallyDrop<Arc<AccessToken>>,
     under: PhantomData<&'g Guard>,
 }
-
-/// What was on show. Its memory is zeroed as soon as the collector finds that no reader can be looking at it.
-#[must_use]
-pub(super) struct Retired(Option<Arc<AccessToken>>);
 
 // === impl Shown ===
 
@@ -46,8 +39,8 @@ impl Shown {
         if seen.is_null() {
             return None;
         }
-        // SAFETY: what is stored came from `Arc::into_raw`. The count it stands for is given up in `Drop for Retired`, after
-        // every guard that was alive when it was taken from view, and in `Drop for Shown`, which no borrow of `self` outlives.
+        // SAFETY: what is stored came from `Arc::into_raw`. The count it stands for is given up by `Retired`, after every
+        // guard that was alive when it was taken from view, and in `Drop for Shown`, which no borrow of `self` outlives.
         // `ManuallyDrop` keeps this one from being given up here.
         #[expect(
             unsafe_code,
@@ -63,7 +56,7 @@ impl Shown {
     /// Shows something else from now on.
     pub(super) fn show(&self, token: Option<Arc<AccessToken>>) -> Retired {
         let new = token.map_or(ptr::null_mut(), |token| Arc::into_raw(token).cast_mut());
-        Retired(owned(self.0.swap(new, Ordering::AcqRel)))
+        Retired::new(owned(self.0.swap(new, Ordering::AcqRel)))
     }
 }
 
@@ -92,24 +85,5 @@ impl Deref for Lent<'_> {
     #[inline]
     fn deref(&self) -> &Arc<AccessToken> {
         &self.token
-    }
-}
-
-// === impl Retired ===
-
-impl Drop for Retired {
-    fn drop(&mut self) {
-        let Some(old) = self.0.take() else { return };
-        Guard::new().defer_execute(move || drop(old));
-        // Left alone, the collector would keep a revoked token's bytes until this thread has looked things up hundreds of
-        // times more. That is still so while another thread's look keeps it from being freed now: the collector keeps what each
-        // thread retired apart, and only this one frees it.
-        for _ in 0..TURNS_MAX {
-            let guard = Guard::new();
-            if !guard.has_garbage() {
-                return;
-            }
-            guard.accelerate();
-        }
     }
 }

@@ -39,8 +39,14 @@ fn token(value: &str, issued: u64, expires: u64) -> ObtainedToken {
 
 #[cfg(not(feature = "model-check"))]
 mod in_order {
+    use std::sync::Barrier;
+    use std::time::Instant;
+
     use super::*;
     use crate::model::error::{Correlation, ErrorKind};
+
+    /// Far longer than anything is waited for.
+    const SOON: Duration = Duration::from_secs(10);
 
     fn publish(slot: &Slot, value: &str, issued: u64, expires: u64) -> Arc<AccessToken> {
         slot.publish(slot.era(), &token(value, issued, expires), at(issued))
@@ -194,9 +200,34 @@ mod in_order {
         let pin = slot.pin().unwrap();
         let other = pin.clone();
         drop(pin);
-        assert!(!slot.close_unless_pinned());
+        assert!(slot.close_unless_pinned().is_none());
         drop(other);
-        assert!(slot.close_unless_pinned());
+        assert!(slot.close_unless_pinned().is_some());
+    }
+
+    #[test]
+    fn a_withdrawn_token_is_let_go_after_the_last_look_at_it_even_if_nobody_looks_again() {
+        let slot = slot();
+        let token = Arc::downgrade(&publish(&slot, "a", 0, 60));
+        let (looking, withdrawn) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let guard = Guard::new();
+                let seen = slot.shown.see(&guard).unwrap();
+                looking.wait();
+                withdrawn.wait();
+                assert_eq!(seen.raw(), "a");
+            });
+            looking.wait();
+            slot.withdraw();
+            assert!(token.upgrade().is_some(), "somebody looks at it");
+            withdrawn.wait();
+        });
+        let began = Instant::now();
+        while token.upgrade().is_some() {
+            assert!(began.elapsed() < SOON, "it is kept");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]
@@ -375,7 +406,7 @@ mod in_every_order {
                 let slot = slot();
                 let evictor = {
                     let slot = Arc::clone(&slot);
-                    thread::spawn(move || slot.close_unless_pinned())
+                    thread::spawn(move || slot.close_unless_pinned().is_some())
                 };
                 let pin = slot.pin();
                 assert!(evictor.join().unwrap() != pin.is_some());

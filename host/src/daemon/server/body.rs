@@ -16,9 +16,10 @@ use super::json::{bad_member, shown};
 use super::problem::{Problem, Slug};
 use crate::model::key::BadName;
 
-/// The most of an unwanted body that is read before it is refused. Answering earlier makes HTTP/2 reset the stream, and
-/// some clients then show the reset and not the answer.
-const DISCARD_MAX_BYTES: usize = 256 * 1024;
+/// The most of an unwanted body that is read before it is refused: twice what the largest call may have. Answering earlier
+/// makes HTTP/2 reset the stream and HTTP/1.1 close the connection under a client that still writes, and some clients then
+/// show that and not the answer.
+const DISCARD_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// How long that may take.
 const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 
