@@ -128,6 +128,7 @@ impl Table {
             } else {
                 let mut known = self.asked.clone();
                 known.sort_unstable();
+                known.dedup();
                 format!("remove it; the settings are {}", known.join(", "))
             };
             self.mistakes.push(mistake(

@@ -66,7 +66,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Tells the time; the system's clock unless given.
+    /// Tells the time; the system's clock unless given. Hits read it too: not to be given with [`Builder::ticks`], which keeps
+    /// the system's time (of the two, hits read the one given last).
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.coarse = CoarseClock::Exact(clock.clone());

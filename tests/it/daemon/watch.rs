@@ -30,7 +30,7 @@ impl Listener {
         keys: &[Value],
         by_body: bool,
     ) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = daemon.client();
         let url = format!("{}/v1/watch", daemon.data_url());
         let request = if by_body {
             let body = json!({ "keys": keys }).to_string();
@@ -139,6 +139,36 @@ async fn a_client_hears_of_every_generation_and_never_sees_a_token() -> anyhow::
     }
     drop(listeners);
     daemon.stop().await
+}
+
+#[tokio::test]
+async fn events_come_the_same_over_tls_with_http_2_and_over_a_unix_socket() -> anyhow::Result<()> {
+    let stage = Stage::set()?;
+    let dir = tempfile::tempdir()?;
+    let pki = Pki::create(dir.path())?;
+    for (launch, version) in [
+        (stage.launch("").tls(&pki), http::Version::HTTP_2),
+        (stage.launch("").unix(), http::Version::HTTP_11),
+    ] {
+        let daemon = launch.start().await?;
+        let held = daemon.token(stage.key(), &wanted()).await?.token()?;
+        let mut listener = Listener::open(&daemon, &stage.key, &[wanted()], false).await?;
+        assert_eq!(listener.response.version(), version);
+        listener.expect("generation", 0).await?;
+        let renewed = daemon
+            .reject(&stage.key, &wanted(), held.generation)
+            .await?
+            .token()?;
+        let told = listener.expect("generation", 0).await?;
+        assert_eq!(told["generation"], renewed.generation);
+        // The stream ends with the daemon, which does not wait for whoever listens.
+        daemon.signal("TERM").await?;
+        while let Some((event, _)) = listener.next().await? {
+            ensure!(event != "revoked", "{}", listener.heard());
+        }
+        daemon.end().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -176,6 +176,11 @@ impl KeyfobDaemon {
         self.send(path, request).await
     }
 
+    /// A client of the data plane, for what [`KeyfobDaemon::get`] and [`KeyfobDaemon::post`] cannot ask: answers that do not end.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.data.client
+    }
+
     /// A `POST` to the data plane, as a caller with this key, of anything.
     ///
     /// # Errors
