@@ -69,7 +69,12 @@ impl<'b> Members<'b> {
     ///
     /// A [`Problem`] for a body that is no JSON object with members of different names.
     pub(super) fn parse(body: &'b [u8]) -> Result<Self, Problem> {
-        let value = read(serde_json::Deserializer::from_slice(body)).map_err(|error| {
+        // Once for all, which costs less than to look at each text.
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let at = error.valid_up_to() + 1;
+            Problem::invalid(format!("the body is not JSON (byte {at} is not UTF-8)"))
+        })?;
+        let value = read(text).map_err(|error| {
             let at = format!("line {}, column {}", error.line(), error.column());
             match error.classify() {
                 Category::Data => no_object(&at),
@@ -94,7 +99,7 @@ impl<'b> Members<'b> {
     ///
     /// A [`Problem`] that names its place, when it is no JSON object with members of different names.
     pub(super) fn element(list: &'static str, at: usize, text: &'b str) -> Result<Self, Problem> {
-        match read(serde_json::Deserializer::from_str(text)) {
+        match read(text) {
             Ok(Value::Object(all)) => Ok(Self {
                 place: Place::Element(list, at),
                 all,
@@ -247,9 +252,8 @@ impl fmt::Display for Place {
 }
 
 /// One value and nothing after it.
-fn read<'b, R: serde_json::de::Read<'b>>(
-    mut deserializer: serde_json::Deserializer<R>,
-) -> serde_json::Result<Value<'b>> {
+fn read(text: &str) -> serde_json::Result<Value<'_>> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Deep(LEVELS).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
