@@ -3,7 +3,8 @@
 //! providers are slow, limited or crowded.
 //!
 //! All but the first table runs in simulated time on one thread, with issuers that are functions, so that processor time is
-//! ours and the sandbox's. `-- 1000000` takes as many tokens in the second table, which then takes minutes to fill.
+//! ours and the sandbox's. The second table takes minutes to fill; `-- 50000` takes as many tokens instead of a million, which
+//! are then renewed as often.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Tokens of the second table: the figures are for one renewal, and do not depend on it.
-const TOKENS: usize = 50_000;
+/// Tokens of the second table.
+const TOKENS: usize = 1_000_000;
 /// How long before their ends tokens are renewed: a share of their lives, five minutes at most (the library's defaults), and on
 /// average half of that.
 const AHEAD: f64 = 0.2;
@@ -81,13 +82,14 @@ fn steady(record: &mut Record, tokens: usize) {
         };
         let newcomers = tokens / PARTS;
         for part in 1..=PARTS {
-            // Their ends are as far apart as if they had come over the life of a token.
+            // Their renewals are as far apart as if they had come over the time that a token is kept.
             for step in (0..newcomers).step_by(STEP) {
                 for user in step..newcomers.min(step + STEP) {
                     let user = (part - 1) * newcomers + user;
                     world.obtain(&caller, "acme", user).await;
                 }
-                tokio::time::sleep(lifetime.mul_f64(STEP as f64 / tokens as f64)).await;
+                tokio::time::sleep(Duration::from_secs_f64(age * STEP as f64 / tokens as f64))
+                    .await;
             }
             use_all(part * newcomers).await;
         }
@@ -130,7 +132,7 @@ fn steady(record: &mut Record, tokens: usize) {
         "of a core",
         share(each),
         "%",
-        "multiplied by a million tokens' renewals",
+        "at a million tokens' renewals",
     );
     record.row(
         group,

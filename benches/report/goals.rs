@@ -176,7 +176,7 @@ const GOALS: &[Goal] = &[
         1.1,
         ("front", SERVED, "nginx, a constant, TCP"),
     )
-    .because("[hyper alone](#front) is within it; JSON, the caller's hash, the lookup and the daemon's own upkeep of a connection are above it"),
+    .because("[hyper alone](#front) is within it; the caller's hash, JSON and the answer are above it: [what a request takes](performance.md#what-a-request-over-a-socket-takes)"),
     ratio(
         "processor time of a request, Unix socket, against nginx",
         ("front", SERVED, "keyfob, Unix socket"),
