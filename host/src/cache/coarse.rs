@@ -11,7 +11,7 @@ use std::{io, thread};
 use crate::model::time::{Clock, SystemClock, UnixTime};
 
 /// The longest a kernel's coarse clock lags: one timer tick at 100 Hz, the slowest in use. In nanoseconds.
-const RESOLUTION_NANOS: i64 = 10_000_000;
+const RESOLUTION_NANOS: u64 = 10_000_000;
 
 /// How often a ticked clock ticks: as often as the kernel's.
 const TICK: Duration = Duration::from_millis(10);
@@ -125,9 +125,9 @@ fn kernel() -> UnixTime {
     if time.tv_sec <= 0 {
         return exact(&SystemClock);
     }
-    // The lag is added to what is below the second: nothing to saturate.
-    let millis = (time.tv_nsec + RESOLUTION_NANOS) / 1_000_000;
-    UnixTime::from_millis(time.tv_sec.cast_unsigned() * 1_000 + millis.cast_unsigned())
+    // The lag is added to what is below the second: nothing to saturate. Without a sign, which the division would look at.
+    let millis = (time.tv_nsec.cast_unsigned() + RESOLUTION_NANOS) / 1_000_000;
+    UnixTime::from_millis(time.tv_sec.cast_unsigned() * 1_000 + millis)
 }
 
 /// macOS and Windows have no coarse realtime clock that is worth another door.
