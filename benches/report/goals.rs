@@ -115,7 +115,7 @@ const GOALS: &[Goal] = &[
         1.0 / 15.0,
         "",
     )
-    .because("two thirds are the kernel's coarse clock, [alone](#hit) more than the goal leaves; the row below has another clock"),
+    .because("two thirds are the kernel's coarse clock, [measured alone](#hit); the row below has another clock"),
     best(
         "the same with a ticked clock, which is not the default (a fifteenth)",
         ("peers", TOKEN, BY_HANDLE_TICKED),
@@ -176,7 +176,7 @@ const GOALS: &[Goal] = &[
         1.1,
         ("front", SERVED, "nginx, a constant, TCP"),
     )
-    .because("[hyper alone](#front) is within it; the caller's hash, JSON and the answer are above it: [what a request takes](performance.md#what-a-request-over-a-socket-takes)"),
+    .because("[hyper alone](#front) takes what the goal leaves, or more; the caller's hash, JSON and the answer come on top: [what a request takes](performance.md#what-a-request-over-a-socket-takes)"),
     ratio(
         "processor time of a request, Unix socket, against nginx",
         ("front", SERVED, "keyfob, Unix socket"),
