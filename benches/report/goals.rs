@@ -150,6 +150,20 @@ const GOALS: &[Goal] = &[
         ),
         1.0,
     ),
+    ratio(
+        "the last of them, against the issuer's own time",
+        (
+            "stampede",
+            "1,000 callers, failing issuer: until the last is answered",
+            OURS,
+        ),
+        2.0,
+        (
+            "stampede",
+            "1,000 callers, failing issuer: until the last is answered",
+            "floor: the issuer's own time, one caller",
+        ),
+    ),
     plain(
         "one refresh, outside network and TLS, sandbox included",
         (
