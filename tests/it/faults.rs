@@ -98,7 +98,7 @@ async fn every_fault_is_a_typed_error_that_is_remembered_and_mends_itself() {
     let (listener, url) = elsewhere().await;
     let faults = faults(&url);
     // Side by side, each with an issuer of its own: every one of them sits out a back-off of about a second.
-    let all = faults.into_iter().map(async |fault| {
+    let all = faults.into_iter().map(|fault| async move {
         let stage = Setting::new().open().await;
         stage.issuer.behave(fault.clone());
         let error = fails(&stage).await;
