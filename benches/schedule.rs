@@ -48,6 +48,8 @@ const CROWD: usize = 3_000;
 
 fn alone() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
+    // What the broker has done elsewhere is counted for as long as the thread lives that did it.
+    builder.thread_keep_alive(Duration::from_secs(3_600));
     builder.enable_all().build().expect("a runtime")
 }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyfob::model::error::ErrorKind;
+use keyfob::broker::Issued;
+use keyfob::model::error::{Error, ErrorKind};
 use keyfob::model::policy::TokenRequest;
 use keyfob::model::time::{Clock, SystemClock};
 use keyfob::testing::TestClock;
 use keyfob::testing::issuer::Behaviour;
-use keyfob_tests::stage::{ACME, Setting, generation, of, subject, with_scope};
+use keyfob_tests::stage::{ACME, Setting, Stage, generation, of, subject, with_scope};
 use tokio::time::Instant;
 
 /// What an issuer takes where a test wants callers to wait side by side.
@@ -129,43 +130,83 @@ async fn a_token_that_ends_while_the_others_are_waited_for_is_not_handed_out() {
     stage.close().await;
 }
 
-#[tokio::test]
-async fn a_token_that_ends_while_another_is_obtained_once_more_is_not_handed_out() {
-    let clock = Arc::new(TestClock::starting_at(SystemClock.now()));
-    let stage = Setting::new()
-        .clock(clock.clone())
-        .lifetime(LIFE)
-        .acme(|acme| acme.refresh.timeout = 3 * LIFE)
-        .open()
-        .await;
-    let first = stage.token().await.unwrap();
-    clock.jump(LIFE / 2);
-    let second = stage.billing().token(&with_scope("write")).await.unwrap();
-    stage.issuer.behave(Behaviour::Latency(SLOW));
-    let (caller, requests) = (
-        stage.billing(),
-        [of(ACME), with_scope("write"), with_scope("orders.read")],
-    );
-    let asking = tokio::spawn(async move { caller.tokens(&requests).await });
-    // The third is obtained; then the first, which ended meanwhile; then the other two, which ended while the first was.
-    for calls in [3, 4] {
-        while stage.calls() < calls {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+/// Two tokens, the first half a life older than the second, and a call for both and a third, while which the clock leaps by
+/// half a life as often as the issuer was asked this many times.
+struct Leaps {
+    stage: Stage,
+    clock: Arc<TestClock>,
+    old: [Issued; 2],
+    answers: Vec<Result<Issued, Error>>,
+}
+
+impl Leaps {
+    async fn take(at_calls: &[u64]) -> Self {
+        let clock = Arc::new(TestClock::starting_at(SystemClock.now()));
+        let stage = Setting::new()
+            .clock(clock.clone())
+            .lifetime(LIFE)
+            .acme(|acme| acme.refresh.timeout = 3 * LIFE)
+            .open()
+            .await;
+        let first = stage.token().await.unwrap();
         clock.jump(LIFE / 2);
+        let second = stage.billing().token(&with_scope("write")).await.unwrap();
+        // Long enough to leap meanwhile, whatever else this machine does.
+        stage.issuer.behave(Behaviour::Latency(5 * SLOW));
+        let (caller, requests) = (
+            stage.billing(),
+            [of(ACME), with_scope("write"), with_scope("orders.read")],
+        );
+        let asking = tokio::spawn(async move { caller.tokens(&requests).await });
+        for calls in at_calls {
+            while stage.calls() < *calls && !asking.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            clock.jump(LIFE / 2);
+        }
+        let answers = asking.await.unwrap();
+        let old = [first, second];
+        Self {
+            stage,
+            clock,
+            old,
+            answers,
+        }
     }
-    let answers = asking.await.unwrap();
-    for answer in &answers {
-        let issued = answer.as_ref().unwrap();
-        assert!(issued.expires > clock.now());
+
+    fn assert_alive(&self, issued: &Issued) {
+        assert!(issued.expires > self.clock.now());
         assert!(
-            ![&first, &second]
+            !self
+                .old
+                .iter()
                 .map(generation)
-                .contains(&generation(issued))
+                .any(|old| old == generation(issued))
         );
     }
-    assert_eq!(stage.calls(), 6);
-    stage.close().await;
+}
+
+#[tokio::test]
+async fn a_token_that_ends_while_another_is_obtained_once_more_is_not_handed_out() {
+    // The third is obtained; then the first, which ended meanwhile; then the other two, which ended while the first was.
+    let leaps = Leaps::take(&[3, 4]).await;
+    for answer in &leaps.answers {
+        leaps.assert_alive(answer.as_ref().unwrap());
+    }
+    assert_eq!(leaps.stage.calls(), 6);
+    leaps.stage.close().await;
+}
+
+#[tokio::test]
+async fn a_token_that_ends_again_and_again_is_an_error_and_never_handed_out_dead() {
+    // The first ends once more while the other two are obtained once more.
+    let leaps = Leaps::take(&[3, 4, 6]).await;
+    let error = leaps.answers[0].as_ref().err().expect("it has ended");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    for answer in &leaps.answers[1..] {
+        leaps.assert_alive(answer.as_ref().unwrap());
+    }
+    leaps.stage.close().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! Many tokens in one call, and a look at one that copies nothing: what a server in front of the broker asks for.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{Broker, Issued, ends, issue};
 use crate::cache::{Hit, Slot};
@@ -14,10 +14,12 @@ use crate::model::token::AccessToken;
 
 /// How many absent tokens of one call are obtained at once: each is a caller of its flight while it waits.
 const MISSES_AT_ONCE: usize = 256;
-/// How often what fell while others were waited for is asked for again. The call's patience bounds the waits; this bounds the
-/// requests to an issuer whose tokens end faster than a batch of them is obtained. What the last pass obtained is handed out
-/// as [`Broker::token`] would.
+/// How often tokens are asked for at most, the absent ones and then those that fell while the others were waited for. The
+/// last time waits for nobody. The call's patience bounds the waits; this bounds the requests to an issuer whose tokens end
+/// faster than a batch of them is obtained.
 const PASSES_MAX: usize = 4;
+/// As a time of arrival: the patience of whoever came then is over.
+const OUT_OF_PATIENCE: UnixTime = UnixTime::from_secs(0);
 
 // === impl Broker ===
 
@@ -39,37 +41,27 @@ impl Broker {
         requests: &[TokenRequest],
     ) -> Vec<Result<Issued, Error>> {
         let arrived = self.0.now();
-        let mut answers = Vec::with_capacity(requests.len());
-        let mut missing = Vec::new();
-        for (at, request) in requests.iter().enumerate() {
-            match self.look_up(principal, request, arrived) {
-                Some(Hit::Fresh {
-                    token,
-                    max_lifetime,
-                }) => answers.push(Some(Ok(issue(token, max_lifetime, arrived)))),
-                _ => {
-                    answers.push(None);
-                    missing.push(at);
-                }
-            }
-        }
-        for _ in 0..PASSES_MAX {
+        let mut answers: Vec<_> = requests.iter().map(|_| None).collect();
+        let mut missing = self.look_over(principal, requests, &mut answers, arrived);
+        for pass in 1..=PASSES_MAX {
             if missing.is_empty() {
                 break;
             }
-            let obtain = stream::iter(missing).map(async |at| {
-                let request = &requests[at];
-                // Its turn may come late: as things stand then.
-                let now = self.0.now();
-                let known = self.look_up(principal, request, now);
-                let answer = self.settle(known, principal, request, [now, arrived]);
-                (at, answer.await)
-            });
-            let mut obtained = obtain.buffer_unordered(MISSES_AT_ONCE);
-            while let Some((at, answer)) = obtained.next().await {
+            let is_last = pass == PASSES_MAX;
+            let patient_since = if is_last { OUT_OF_PATIENCE } else { arrived };
+            let mut settling = pin!(self.settle_all(principal, requests, missing, patient_since));
+            let (settled, waited) = match settling.as_mut().now_or_never() {
+                Some(settled) => (settled, false),
+                None => (settling.await, true),
+            };
+            for (at, answer) in settled {
                 answers[at] = Some(answer);
             }
-            missing = self.no_longer_standing(principal, requests, &mut answers);
+            // Where nobody waited, nothing can have happened to the others.
+            missing = match waited && !is_last {
+                true => self.look_over(principal, requests, &mut answers, self.0.now()),
+                false => Vec::new(),
+            };
         }
         let answers = answers.into_iter();
         answers
@@ -77,29 +69,53 @@ impl Broker {
             .collect()
     }
 
-    /// Which of the answers are to be asked for again: while others were waited for, these were revoked or denied, or have
-    /// ended. One that was renewed meanwhile is exchanged here, without a wait.
-    fn no_longer_standing(
+    /// Answers with what is in memory and needs nothing, and says which are to be asked for: those without an answer, and
+    /// those whose token was revoked or denied, or has ended, since it was obtained.
+    fn look_over(
         &self,
         principal: &Principal,
         requests: &[TokenRequest],
         answers: &mut [Option<Result<Issued, Error>>],
+        now: UnixTime,
     ) -> Vec<usize> {
-        let mut fallen = Vec::new();
+        let mut missing = Vec::new();
         for (at, (answer, request)) in answers.iter_mut().zip(requests).enumerate() {
-            let Some(Ok(issued)) = answer else { continue };
-            let now = self.0.now();
-            match self.look_up(principal, request, now) {
-                Some(Hit::Fresh {
-                    token,
-                    max_lifetime,
-                }) => *answer = Some(Ok(issue(token, max_lifetime, now))),
+            if let Some(Err(_)) = answer {
+                continue;
+            }
+            match (self.look_up(principal, request, now), &*answer) {
+                (
+                    Some(Hit::Fresh {
+                        token,
+                        max_lifetime,
+                    }),
+                    _,
+                ) => *answer = Some(Ok(issue(token, max_lifetime, now))),
                 // It is being renewed, or is the best there is: what was obtained just now.
-                Some(Hit::Known { slot, .. }) if stands(&slot, issued, now) => {}
-                _ => fallen.push(at),
+                (Some(Hit::Known { slot, .. }), Some(Ok(issued))) if stands(&slot, issued, now) => {
+                }
+                _ => missing.push(at),
             }
         }
-        fallen
+        missing
+    }
+
+    /// The answers to the requests at these places, side by side, each as things stand when its turn comes.
+    async fn settle_all(
+        &self,
+        principal: &Principal,
+        requests: &[TokenRequest],
+        places: Vec<usize>,
+        arrived: UnixTime,
+    ) -> Vec<(usize, Result<Issued, Error>)> {
+        let settling = stream::iter(places).map(async |at| {
+            let request = &requests[at];
+            let now = self.0.now();
+            let known = self.look_up(principal, request, now);
+            let answer = self.settle(known, principal, request, [now, arrived]);
+            (at, answer.await)
+        });
+        settling.buffer_unordered(MISSES_AT_ONCE).collect().await
     }
 
     /// Shows `read` a token that is in memory and needs nothing, with the end that this caller is told and the time that it

@@ -387,7 +387,7 @@ async fn tidy(core: Arc<Core>) {
             () = tokio::time::sleep(TIDY_EVERY) => {
                 let evicting = core.clone();
                 let evict = move || evicting.cache.evict_idle(evicting.now(), IDLE_AFTER);
-                // It fails only where the runtime ends.
+                // Where an observer panicked, its message was printed; who was not evicted now is the next time.
                 let _ = tokio::task::spawn_blocking(evict).await;
                 if core.store.durable() {
                     forget_tokens(&core).await;

@@ -268,14 +268,16 @@ impl Cache {
     /// Ends a key: its slot is closed for every handle, and the next request makes a new one.
     pub fn remove(&self, key: &TokenKey) -> Option<Arc<Slot>> {
         // Comes off the books when they are next settled; until then it counts, which errs on the safe side.
-        let _accounts = self.accounts();
+        let accounts = self.accounts();
         let slot = self
             .slots
             .peek_with(key, |Keyed(slot), ()| Arc::clone(slot))?;
         if self.slots.remove_sync(key) {
             self.keys.fetch_sub(1, Ordering::Relaxed);
         }
-        slot.close();
+        let token = slot.take_down();
+        drop(accounts);
+        drop(token);
         Some(slot)
     }
 

@@ -138,7 +138,12 @@ impl Slot {
 
     /// Closes it for good: evicted, or its key ended. Every handle sees it on its next look.
     pub fn close(&self) {
-        drop(self.close_if(|_| true));
+        drop(self.take_down());
+    }
+
+    /// As [`Slot::close`], with the token it had for the caller to let go of.
+    pub(in crate::cache) fn take_down(&self) -> Option<Retired> {
+        self.close_if(|_| true)
     }
 
     /// Closes it unless somebody holds on to it; the token it had, for the caller to let go of, if it did.

@@ -4,8 +4,9 @@
 //! process's own waits for that look's end, so that neither the caller does nor the bytes of a revoked token stay until
 //! somebody happens to look again.
 
+use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use sdd::{Epoch, Guard};
 
 use crate::model::token::AccessToken;
 
-/// How often the epoch is pushed at most by whoever took a token from view: three pushes are enough, but one comes to nothing
-/// while another thread is in the middle of a look.
+/// How often the epoch is pushed at most by whoever took a token from view: four pushes are enough (each says which epoch it
+/// found, and three must have passed), but one comes to nothing while another thread is in the middle of a look.
 const PUSHES_MAX: usize = 16;
 /// How long the waiting thread sleeps between two pushes: far longer than a look takes, far shorter than a token lives.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -65,25 +66,36 @@ impl Lingering {
 fn push() -> Epoch {
     let guard = Guard::new();
     guard.accelerate();
-    guard.epoch()
+    let found = guard.epoch();
+    // What readers did before they let the epoch pass comes before what is done because it passed.
+    fence(Ordering::Acquire);
+    found
 }
 
-/// Hands one to the waiting thread.
+/// Hands one to the waiting thread, which is begun when it is first needed.
 fn wait_elsewhere(lingering: Lingering) {
-    static WAITING: LazyLock<Option<Sender<Lingering>>> = LazyLock::new(|| {
-        let (sender, receiver) = channel();
-        let thread = thread::Builder::new().name("keyfob-retired".to_owned());
-        thread.spawn(move || wait(&receiver)).ok().map(|_| sender)
-    });
-    let lingering = match &*WAITING {
-        Some(waiting) => match waiting.send(lingering) {
-            Ok(()) => return,
-            Err(refused) => refused.0,
-        },
-        None => lingering,
+    /// How to reach it. Held while one is handed over.
+    static WAITING: Mutex<Option<Sender<Lingering>>> = Mutex::new(None);
+    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+    if waiting.is_none() {
+        *waiting = begin();
+    }
+    let Some(sender) = &*waiting else {
+        // The process may have no more threads: then this one's later looks free it, and the next is tried again.
+        Guard::new().defer_execute(move || drop(lingering.token));
+        return;
     };
-    // The process may have no more threads: then this one's later looks free it.
-    Guard::new().defer_execute(move || drop(lingering.token));
+    if let Err(refused) = sender.send(lingering) {
+        *waiting = None;
+        Guard::new().defer_execute(move || drop(refused.0.token));
+    }
+}
+
+/// Begins the waiting thread, if the system has one to give.
+fn begin() -> Option<Sender<Lingering>> {
+    let (sender, arriving) = channel();
+    let thread = thread::Builder::new().name("keyfob-retired".to_owned());
+    thread.spawn(move || wait(&arriving)).ok().map(|_| sender)
 }
 
 /// Lets go of what is out of sight, for as long as the process lives.

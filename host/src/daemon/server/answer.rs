@@ -4,11 +4,10 @@
 //! be looked at again byte by byte.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderValue, Response, header};
 
 use super::problem::retry_after;
 use crate::broker::RejectOutcome;
@@ -83,17 +82,12 @@ pub(super) fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
 
 /// An answer of JSON that no cache may keep.
 pub(super) fn uncached_json(body: Vec<u8>) -> Response<Bytes> {
-    // Copied as a whole, which costs less than to enter each.
-    static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
-        let json = HeaderValue::from_static("application/json");
-        let no_store = HeaderValue::from_static("no-store");
-        HeaderMap::from_iter([
-            (header::CONTENT_TYPE, json),
-            (header::CACHE_CONTROL, no_store),
-        ])
-    });
     let mut response = Response::new(Bytes::from(body));
-    response.headers_mut().clone_from(&HEADERS);
+    let headers = response.headers_mut();
+    let json = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json);
+    let no_store = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, no_store);
     response
 }
 

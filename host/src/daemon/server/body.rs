@@ -16,7 +16,7 @@ use super::json::{bad_member, shown};
 use super::problem::{Problem, Slug};
 use crate::model::key::BadName;
 
-/// The most of an unwanted body that is read before it is refused: twice what the largest call may have. Answering earlier
+/// The most of an unwanted body that is read before it is refused: twice what the largest call of callers may have. Answering earlier
 /// makes HTTP/2 reset the stream and HTTP/1.1 close the connection under a client that still writes, and some clients then
 /// show that and not the answer.
 const DISCARD_MAX_BYTES: usize = 2 * 1024 * 1024;
