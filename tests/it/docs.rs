@@ -79,12 +79,8 @@ async fn mistakes(text: &str) -> anyhow::Result<Vec<Mistake>> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("keyfob.toml");
     fs::write(&file, text)?;
-    let loaded = match serve::load(&file, &stubs()) {
-        Ok(loaded) => loaded,
-        Err(mistakes) => return Ok(mistakes),
-    };
-    let checked = serve::check(&loaded.config, &stubs()).await;
-    Ok(checked.err().unwrap_or(loaded.warnings))
+    let checked = serve::check(&file, &stubs()).await;
+    Ok(checked.map_or_else(|mistakes| mistakes, |loaded| loaded.warnings))
 }
 
 #[tokio::test]

@@ -333,7 +333,7 @@ role = "operate"
     }
 
     fn directory() -> Directory {
-        let config = config::parse(Path::new("k.toml"), CONFIG).unwrap();
+        let config = config::parse(Path::new("k.toml"), CONFIG).unwrap().config;
         Directory::load(&config, &environment()).unwrap().0
     }
 
@@ -443,7 +443,7 @@ role = "operate"
 
     #[test]
     fn keys_that_are_missing_short_or_shared_are_told_with_their_line() {
-        let config = config::parse(Path::new("k.toml"), CONFIG).unwrap();
+        let config = config::parse(Path::new("k.toml"), CONFIG).unwrap().config;
         let (_, warnings) = Directory::load(&config, &environment()).unwrap();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert_eq!(warnings[0].line, Some(16));

@@ -66,9 +66,13 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// Every mistake at once.
-pub fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistake>> {
-    let config = config::read(file)?;
+/// Every mistake in the file at once; where it has none, every one in what the daemon itself needs.
+fn load(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistake>> {
+    equip(config::read(file)?, environment)
+}
+
+/// Reads what the daemon itself needs of what a configuration names.
+fn equip(config: Config, environment: &Environment) -> Result<Loaded, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let tls = server::server_config(&config, environment);
     let tls = tls.unwrap_or_else(|mistake| {
@@ -139,23 +143,35 @@ async fn open_store(
     }
 }
 
-/// Checks everything that [`build`] would, but for the inside of the store's file, and starts nothing.
+/// Reads a configuration and checks everything that it names as [`serve`] would, but for the inside of the
+/// store's file, and starts nothing.
 ///
 /// # Errors
 ///
-/// As [`build`].
-pub async fn check(config: &Config, environment: &Environment) -> Result<(), Vec<Mistake>> {
+/// Every mistake at once: in the file, and in what the faultless parts of it name.
+pub async fn check(file: &Path, environment: &Environment) -> Result<Loaded, Vec<Mistake>> {
+    let config::Draft {
+        config,
+        mut mistakes,
+    } = config::draft(file)?;
     let settings = config.store.as_ref();
-    let keys = settings.map(|settings| sealing::check(config, settings, environment));
-    let mut mistakes: Vec<_> = keys.and_then(Result::err).into_iter().collect();
-    if let Err(error) = builder(config, environment).check().await {
-        mistakes.extend(located(config, &error));
+    let keys = settings.map(|settings| sealing::check(&config, settings, environment));
+    mistakes.extend(keys.and_then(Result::err));
+    if let Err(error) = builder(&config, environment).check().await {
+        mistakes.extend(located(&config, &error));
+    }
+    let equipped = equip(config, environment);
+    for mistake in equipped.as_ref().err().into_iter().flatten() {
+        // The next sealing key is looked at in both places.
+        if !mistakes.contains(mistake) {
+            mistakes.push(mistake.clone());
+        }
     }
     if mistakes.is_empty() {
-        Ok(())
-    } else {
-        Err(mistakes)
+        return equipped;
     }
+    mistakes.sort_by_key(|mistake| mistake.line);
+    Err(mistakes)
 }
 
 fn builder(config: &Config, environment: &Environment) -> Builder {
@@ -182,7 +198,14 @@ fn located(config: &Config, error: &StartError) -> Vec<Mistake> {
 ///
 /// Not meant to be dropped: connections and refreshes would go on without a listener.
 pub async fn serve(file: &Path, environment: &Environment) -> Result<(), ServeError> {
-    let loaded = load(file, environment).map_err(ServeError::Mistakes)?;
+    let loaded = match load(file, environment) {
+        Ok(loaded) => loaded,
+        Err(first) => {
+            // What a check finds behind these is told along.
+            let all = check(file, environment).await.err();
+            return Err(ServeError::Mistakes(all.unwrap_or(first)));
+        }
+    };
     let filter = environment(logging::FILTER_VARIABLE);
     let logging =
         logging::start(&loaded.config.log, filter.as_deref()).map_err(ServeError::Failed)?;
@@ -426,8 +449,7 @@ mod tests {
             "\n[store]\nkind = \"embedded\"\npath = \"k.redb\"\nsealing_key = { env = \"NO\" }\n";
         std::fs::write(&file, text).unwrap();
         let nothing: Environment = Arc::new(|_| None);
-        let loaded = load(&file, &nothing).unwrap_or_else(|_| panic!("the file itself is fine"));
-        let mistakes = check(&loaded.config, &nothing).await.unwrap_err();
+        let mistakes = check(&file, &nothing).await.err().expect("no key");
         assert!(mistakes[0].what.contains("NO is not set"), "{mistakes:?}");
         assert!(!dir.path().join("k.redb").exists());
     }
@@ -492,5 +514,24 @@ mod tests {
         let mistakes = load(&file, &nothing).err().expect("nothing is there");
         let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.line).collect();
         assert_eq!(lines, [Some(2), Some(3), Some(5)]);
+    }
+
+    #[tokio::test]
+    async fn a_check_tells_the_mistakes_in_the_file_and_what_is_missing_outside_it_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("k.toml");
+        let text = "[server]\nadmin_key = { env = \"NO\" }\n\
+                    [providers.acme]\nplugin = \"no.wasm\"\nallow = [\"https://acme.example\"]\n\
+                    [providers.other]\nplugin = \"builtin:oauth2\"\nallow = []\nsettings = []\n\
+                    [callers.billing]\nkey = { env = \"NO\" }\nallow = [{ provider = \"stranger\" }]\n";
+        std::fs::write(&file, text).unwrap();
+        let nothing: Environment = Arc::new(|_| None);
+        let mistakes = check(&file, &nothing)
+            .await
+            .err()
+            .expect("it is full of mistakes");
+        let lines: Vec<_> = mistakes.iter().map(|mistake| mistake.line).collect();
+        // The settings of `other` are one mistake and not what a plugin makes of it as well.
+        assert_eq!(lines, [2, 3, 9, 11, 12].map(Some), "{mistakes:#?}");
     }
 }

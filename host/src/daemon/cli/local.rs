@@ -18,9 +18,8 @@ pub(super) async fn check(
     output: &Output,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let loaded = serve::load(config, environment).map_err(Failure::mistakes)?;
-    let checked = serve::check(&loaded.config, environment).await;
-    checked.map_err(Failure::mistakes)?;
+    let checked = serve::check(config, environment).await;
+    let loaded = checked.map_err(Failure::mistakes)?;
     for warning in &loaded.warnings {
         output.remark(&format!("warning: {warning}"));
     }
@@ -225,7 +224,9 @@ mod tests {
             "[providers.a]\nplugin = \"builtin:oauth2\"\n{}",
             grants(&needs)
         );
-        let config = crate::daemon::config::parse(Path::new("k.toml"), &text).unwrap();
+        let config = crate::daemon::config::parse(Path::new("k.toml"), &text)
+            .unwrap()
+            .config;
         let provider = &config.broker.providers[0];
         assert_eq!(provider.allow, needs.destinations);
         assert_eq!(provider.secrets[0].name, "client_secret");

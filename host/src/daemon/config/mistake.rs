@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use strsim::osa_distance;
 
 /// One thing wrong, or worth a warning. Holds no value of a secret: it is made from names, types and positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,36 +20,16 @@ pub struct Mistake {
 }
 
 /// The one of `known` that was probably meant, if any is close.
-pub(super) fn did_you_mean<'a>(
+pub(in crate::daemon) fn did_you_mean<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     known
         .into_iter()
-        .map(|candidate| (distance(written, candidate), candidate))
+        .map(|candidate| (osa_distance(written, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= candidate.chars().count().div_ceil(3))
         .min()
         .map(|(_, candidate)| candidate)
-}
-
-/// How many letters must be changed, added, dropped or swapped with their neighbour (optimal string alignment).
-fn distance(from: &str, to: &str) -> usize {
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    let mut before_last = vec![0; to.len() + 1];
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (i, letter) in from.iter().enumerate() {
-        let mut row = vec![i + 1; to.len() + 1];
-        for (j, other) in to.iter().enumerate() {
-            let changed = last[j] + usize::from(letter != other);
-            row[j + 1] = changed.min(last[j + 1] + 1).min(row[j] + 1);
-            let swapped = i > 0 && j > 0 && *letter == to[j - 1] && from[i - 1] == *other;
-            if swapped {
-                row[j + 1] = row[j + 1].min(before_last[j - 1] + 1);
-            }
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[to.len()]
 }
 
 // === impl Mistake ===

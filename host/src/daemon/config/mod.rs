@@ -19,6 +19,7 @@ use toml::de::DeTable;
 
 pub use self::callers::{AdminIdentity, CallerIdentity, KeyAt, Role};
 pub use self::mistake::Mistake;
+pub(in crate::daemon) use self::mistake::did_you_mean;
 pub use self::server::{
     AuditSettings, DEFAULT_ADMIN_LISTEN, DEFAULT_LISTEN, Listen, LogFormat, LogSettings,
     ServerSettings, ServerTls, StoreSettings,
@@ -54,12 +55,29 @@ pub struct Config {
     lines: BTreeMap<Option<String>, usize>,
 }
 
+/// What could be read of a configuration in which there are mistakes, for others to be found behind it.
+pub struct Draft {
+    /// Without the providers, the policy and the rules in which there are mistakes: they would be blamed for what is not there.
+    pub config: Config,
+    /// Every mistake in the file, in the order of its lines.
+    pub mistakes: Vec<Mistake>,
+}
+
 /// Reads a configuration file.
 ///
 /// # Errors
 ///
 /// Every mistake in it, in the order of its lines.
 pub fn read(file: &Path) -> Result<Config, Vec<Mistake>> {
+    draft(file)?.faultless()
+}
+
+/// Reads what can be read of a configuration file.
+///
+/// # Errors
+///
+/// Why it is no TOML at all.
+pub fn draft(file: &Path) -> Result<Draft, Vec<Mistake>> {
     let unreadable = |what: String| {
         let fix = "name the file with --config FILE or KEYFOB_CONFIG".to_owned();
         vec![Mistake {
@@ -93,8 +111,8 @@ pub fn read(file: &Path) -> Result<Config, Vec<Mistake>> {
 ///
 /// # Errors
 ///
-/// Every mistake in it, in the order of its lines.
-pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
+/// Where it is not TOML.
+pub fn parse(file: &Path, text: &str) -> Result<Draft, Vec<Mistake>> {
     let walk = Walk::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -107,11 +125,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Vec<Mistake>> {
     }
     let config = root(&walk, walk.root(document.get_ref()));
     let (mistakes, warnings) = walk.finish();
-    if mistakes.is_empty() {
-        Ok(Config { warnings, ..config })
-    } else {
-        Err(mistakes)
-    }
+    let config = Config { warnings, ..config };
+    Ok(Draft { config, mistakes })
 }
 
 fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
@@ -126,11 +141,14 @@ fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
     for (name, item) in table.iter().flat_map(Section::entries) {
         lines.insert(Some(name.to_owned()), item.line());
         names.push(name);
-        providers.extend(providers::provider(name, item));
+        let before = walk.mistakes();
+        let provider = providers::provider(name, item);
+        providers.extend(provider.filter(|_| walk.mistakes() == before));
     }
     if names.is_empty() {
         walk.warning(1, "there is no provider", "add a [providers.NAME] table");
     }
+    let before = walk.mistakes();
     let policy_table = root.section("policy");
     lines.insert(None, policy_table.as_ref().map_or(1, Section::line));
     let policy = callers::policy(policy_table);
@@ -150,6 +168,17 @@ fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
             "set `server.admin_key = { env = \"…\" }` or add an [admins.NAME] table",
         );
     }
+    let broker = match walk.mistakes() == before {
+        true => BrokerSettings {
+            providers,
+            policy,
+            callers,
+        },
+        false => BrokerSettings {
+            providers,
+            ..BrokerSettings::default()
+        },
+    };
     root.finish();
     Config {
         file: walk.file().to_owned(),
@@ -157,15 +186,27 @@ fn root<'t>(walk: &'t Walk<'t>, root: Section<'t>) -> Config {
         log,
         audit,
         store,
-        broker: BrokerSettings {
-            providers,
-            policy,
-            callers,
-        },
+        broker,
         callers: identities,
         admins,
         warnings: Vec::new(),
         lines,
+    }
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// The configuration.
+    ///
+    /// # Errors
+    ///
+    /// The mistakes in it.
+    pub fn faultless(self) -> Result<Config, Vec<Mistake>> {
+        match self.mistakes.is_empty() {
+            true => Ok(self.config),
+            false => Err(self.mistakes),
+        }
     }
 }
 

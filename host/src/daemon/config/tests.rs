@@ -10,20 +10,24 @@ use crate::settings::{AfterLostAnswer, PluginSource, ProxySettings, SecretSource
 const CANARY: &str = "hunter2-do-not-print";
 
 fn config(text: &str) -> Config {
-    parse(Path::new("/etc/keyfob/keyfob.toml"), text).unwrap_or_else(|mistakes| {
-        panic!(
-            "{}",
-            mistakes
-                .iter()
-                .map(|m| format!("{m}\n"))
-                .collect::<String>()
-        )
-    })
+    let parsed = parse(Path::new("/etc/keyfob/keyfob.toml"), text);
+    parsed
+        .and_then(Draft::faultless)
+        .unwrap_or_else(|mistakes| {
+            panic!(
+                "{}",
+                mistakes
+                    .iter()
+                    .map(|m| format!("{m}\n"))
+                    .collect::<String>()
+            )
+        })
 }
 
 /// Every mistake as `line: what | fix`.
 fn mistakes(text: &str) -> Vec<String> {
-    let Err(mistakes) = parse(Path::new("keyfob.toml"), text) else {
+    let parsed = parse(Path::new("keyfob.toml"), text);
+    let Err(mistakes) = parsed.and_then(Draft::faultless) else {
         return Vec::new();
     };
     mistakes

@@ -88,6 +88,11 @@ impl<'t> Walk<'t> {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
+    /// How many mistakes there are so far.
+    pub(super) fn mistakes(&self) -> usize {
+        self.mistakes.borrow().len()
+    }
+
     /// Mistakes and warnings, each in the order of the file.
     pub(super) fn finish(&self) -> (Vec<Mistake>, Vec<Mistake>) {
         let sorted = |notes: &RefCell<Vec<Mistake>>| {

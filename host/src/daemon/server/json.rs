@@ -13,6 +13,7 @@ use serde::de::{
 use serde_json::error::Category;
 
 use super::problem::Problem;
+use crate::daemon::config::did_you_mean;
 use crate::model::key::BadName;
 
 /// The most members that an object may have: no call takes half as many.
@@ -215,7 +216,11 @@ impl<'b> Members<'b> {
 
     /// A member that must be there and is not.
     pub(super) fn missing(&self, name: &str) -> Problem {
-        Problem::invalid(format!("`{}{name}` is missing", self.place))
+        let given = self.all.iter().map(|(member, _)| &**member);
+        let misspelt = did_you_mean(name, given)
+            .map(|given| format!("; did you mean it by {}?", shown(given)));
+        let misspelt = misspelt.unwrap_or_default();
+        Problem::invalid(format!("`{}{name}` is missing{misspelt}", self.place))
     }
 
     /// A member that is not what it must be.

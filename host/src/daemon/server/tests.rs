@@ -49,7 +49,7 @@ struct Kit {
 async fn kit() -> Kit {
     let environment: Environment =
         Arc::new(|name| Some(format!("{}-key-0123456789", name.to_lowercase())));
-    let config = config::parse(Path::new("k.toml"), CONFIG).unwrap();
+    let config = config::parse(Path::new("k.toml"), CONFIG).unwrap().config;
     let (directory, _) = Directory::load(&config, &environment).unwrap();
     let broker = Broker::builder()
         .settings(config.broker.clone())
@@ -119,6 +119,10 @@ async fn odd_input_is_answered_with_a_problem_that_names_it() {
         ("{", "too early"),
         ("nope", "not JSON"),
         ("{}", "`provider` is missing"),
+        (
+            "{\"providr\":\"a\"}",
+            "`provider` is missing; did you mean it by \"providr\"?",
+        ),
         ("{\"provider\":1}", "`provider` must be: a string"),
         ("{\"provider\":\"\"}", "`provider` must be"),
         (
@@ -402,7 +406,7 @@ async fn a_component_is_named_only_inside_its_directory() {
     std::fs::create_dir(&plugins).unwrap();
     let environment: Environment =
         Arc::new(|name| Some(format!("{}-key-0123456789", name.to_lowercase())));
-    let config = config::parse(Path::new("k.toml"), CONFIG).unwrap();
+    let config = config::parse(Path::new("k.toml"), CONFIG).unwrap().config;
     let (directory, _) = Directory::load(&config, &environment).unwrap();
     front.replace(Live {
         directory,
@@ -614,7 +618,9 @@ async fn a_unix_peer_is_known_by_its_user() {
         "server = {{ listen = \"unix:{}\" }}\n[callers.me]\nuid = {uid}\nallow = []",
         path.display()
     );
-    let config = config::parse(&dir.path().join("k.toml"), &text).unwrap();
+    let config = config::parse(&dir.path().join("k.toml"), &text)
+        .unwrap()
+        .config;
     let nothing: Environment = Arc::new(|_| None);
     let (directory, _) = Directory::load(&config, &nothing).unwrap();
     let Kit { front, .. } = kit().await;
