@@ -1,7 +1,7 @@
 //! The broker: the story of a token, a screen per verb.
 //!
-//! Here: what a caller asks (`token`, `reject`, and beside it `tokens` in `many`, `handle`, `watch`). Also beside it: how a broker is set up (`setup`), what operators do
-//! (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
+//! Here: what a caller asks (`token`, and beside it `tokens` in `many`, `reject`, `handle`, `watch`). Also beside it: how a
+//! broker is set up (`setup`), what operators do (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
 
 mod assemble;
 mod credentials;
@@ -12,6 +12,7 @@ mod many;
 mod operate;
 mod probe;
 mod recover;
+mod reject;
 mod setup;
 mod status;
 mod transport;
@@ -34,20 +35,17 @@ pub use status::{
 pub use watch::{Watch, WatchEvent};
 
 use crate::authorize::{Denial, authorize};
-use crate::cache::{Decision, Full, Hit, Pin, Rejection as Ruling, Slot};
+use crate::cache::{Decision, Full, Hit, Pin};
 use crate::core::{Core, Landed};
-use crate::model::contract::{Cause, Rejection, Verdict};
+use crate::model::contract::Cause;
 use crate::model::error::{Error, ErrorKind, Retry};
 use crate::model::event::Event;
 use crate::model::freshness::{Freshness, Life, Validity};
 use crate::model::key::TokenKey;
 use crate::model::policy::{Principal, TokenRequest};
 use crate::model::time::UnixTime;
-use crate::model::token::{AccessToken, Generation};
+use crate::model::token::AccessToken;
 use crate::refresh::{self, Want};
-
-/// When to try again where rejecting a token cannot help: long enough that a misconfigured resource drives nothing.
-const REJECTION_PAUSE: Duration = Duration::from_secs(30);
 
 /// When a caller whose patience ended may ask again: the refresh it waited for is still under way.
 const IMPATIENT_PAUSE: Duration = Duration::from_secs(1);
@@ -152,119 +150,6 @@ impl Broker {
         read: impl FnOnce(&Arc<AccessToken>, UnixTime) -> R,
     ) -> Option<R> {
         self.hit(principal, request, |token, expires, _| read(token, expires))
-    }
-
-    /// A caller's token was refused by a resource: get another, if that helps.
-    ///
-    /// # Errors
-    ///
-    /// As [`Broker::token`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn reject(
-        &self,
-        principal: &Principal,
-        request: &TokenRequest,
-        report: &RejectReport,
-    ) -> Result<(Issued, RejectOutcome), Error> {
-        let core = &self.0;
-        let now = core.now();
-        let known = self.look_up(principal, request, now);
-        let entry = self.entry(known, principal, request, now).await?;
-        let slot = &entry.pin;
-        if slot.current().is_none() {
-            // The rejected token may be one that the store kept: it cannot be judged before it is here.
-            self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
-        }
-        let (token, outcome) = match self.judge(slot, report, now).await {
-            Judged::Kept(retry_after) => {
-                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
-                (token, RejectOutcome::Kept { retry_after })
-            }
-            Judged::Replaced => {
-                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
-                (token, RejectOutcome::AlreadyReplaced)
-            }
-            Judged::Renew(seen) => {
-                let token = self
-                    .wait(
-                        slot,
-                        Want {
-                            cause: Cause::Rejected,
-                            seen: Some(seen),
-                        },
-                        now,
-                    )
-                    .await?;
-                if token.generation() == seen {
-                    // The issuer gave the same token again: another request would not change that.
-                    (
-                        token,
-                        RejectOutcome::Kept {
-                            retry_after: REJECTION_PAUSE,
-                        },
-                    )
-                } else {
-                    (token, RejectOutcome::Refreshed)
-                }
-            }
-        };
-        self.0.emit(&Event::TokenRejected {
-            key: slot.key(),
-            generation: Generation::from_number(report.generation).unwrap_or(token.generation()),
-            outcome: outcome.label(),
-            caller: principal.name().to_owned(),
-        });
-        Ok((
-            issue(token, entry.decision.max_lifetime, self.0.now()),
-            outcome,
-        ))
-    }
-
-    async fn judge(&self, slot: &Slot, report: &RejectReport, now: UnixTime) -> Judged {
-        let Some(generation) = Generation::from_number(report.generation) else {
-            return Judged::Kept(REJECTION_PAUSE);
-        };
-        let is_current = slot
-            .servable(now)
-            .is_ok_and(|token| token.generation() == generation);
-        if is_current && !self.is_dead(slot, report).await {
-            return Judged::Kept(REJECTION_PAUSE);
-        }
-        match slot.reject(generation, now) {
-            Ruling::Renew => Judged::Renew(generation),
-            Ruling::AlreadyReplaced => Judged::Replaced,
-            Ruling::Kept { retry_after } => Judged::Kept(retry_after.unwrap_or(REJECTION_PAUSE)),
-        }
-    }
-
-    /// Asks the plugin whether the resource's words mean that the token is dead. No words, or no answer: believe the caller,
-    /// within the pause.
-    async fn is_dead(&self, slot: &Slot, report: &RejectReport) -> bool {
-        let Some(status) = report.status else {
-            return true;
-        };
-        let Some(provider) = self.0.provider(slot.provider()) else {
-            return true;
-        };
-        let rejection = Rejection {
-            status,
-            www_authenticate: report.www_authenticate.clone(),
-            settings: provider.plugin_settings.clone(),
-        };
-        match provider.plugin.classify(&rejection).await {
-            Ok(verdict) => verdict == Verdict::TokenDead,
-            Err(fault) => {
-                self.0.emit(&Event::PluginFailed {
-                    provider: provider.settings.name.as_str().to_owned(),
-                    label: fault.label(),
-                    detail: fault.to_string(),
-                });
-                true
-            }
-        }
     }
 
     /// The remembered decision, or a new one, with a hold on the key's slot.
@@ -424,12 +309,6 @@ pub(crate) fn nudge(core: &Arc<Core>, slot: &Pin, want: Want, now: UnixTime) {
     }
 }
 
-enum Judged {
-    Kept(Duration),
-    Replaced,
-    Renew(Generation),
-}
-
 fn issue(token: Arc<AccessToken>, max_lifetime: Option<Duration>, now: UnixTime) -> Issued {
     Issued {
         expires: ends(token.expires(), max_lifetime, now),
@@ -488,15 +367,4 @@ fn told(core: &Core, key: &TokenKey, error: Error) -> Error {
         correlation: error.correlation(),
     });
     error
-}
-
-impl RejectOutcome {
-    /// As the interface writes it.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Refreshed => "refreshed",
-            Self::AlreadyReplaced => "already_replaced",
-            Self::Kept { .. } => "kept",
-        }
-    }
 }
