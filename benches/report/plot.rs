@@ -11,8 +11,8 @@ use plotters::prelude::*;
 
 /// Fits a page of text beside nothing else.
 const SIZE: (u32, u32) = (860, 460);
-/// Told apart also without colour vision (Okabe and Ito, and two more).
-const COLOURS: [RGBColor; 10] = [
+/// Told apart also without colour vision (Okabe and Ito, and four more).
+const COLOURS: [RGBColor; 12] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -23,9 +23,14 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 0, 0),
     RGBColor(140, 100, 60),
     RGBColor(120, 80, 200),
+    RGBColor(150, 20, 60),
+    RGBColor(150, 185, 50),
 ];
 /// An axis whose ends are further apart than this is logarithmic.
 const WIDE: f64 = 50.0;
+
+/// More values than this beside an axis are too many to read.
+const LABELS_MAX: usize = 10;
 
 /// A plot that was drawn.
 pub struct Drawn {
@@ -85,7 +90,7 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
         .margin(12)
         .x_label_area_size(48)
         .y_label_area_size(72)
-        .build_cartesian_2d(range(x_log, x), range(y_log, y))
+        .build_cartesian_2d(range(x_log, x.clone()), range(y_log, y.clone()))
         .map_err(|error| failed(&error))?;
     let label = |log: bool, value: f64| {
         let value = if log { 10_f64.powf(value) } else { value };
@@ -94,6 +99,8 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
     chart
         .configure_mesh()
         .light_line_style(WHITE)
+        .x_labels(labels(x_log, &x))
+        .y_labels(labels(y_log, &y))
         .x_desc(first.x.as_str())
         .y_desc(first.y.as_str())
         .x_label_formatter(&|value| label(x_log, *value))
@@ -126,6 +133,19 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
     root.present().map_err(|error| failed(&error))
 }
 
+/// How many values are written beside an axis: whole decades of a logarithmic one, whole numbers of a short one.
+fn labels(log: bool, range: &Range<f64>) -> usize {
+    let ends = match log {
+        true => range.start.log10().ceil()..range.end.log10(),
+        false => range.clone(),
+    };
+    let whole = (ends.end - ends.start).floor() as usize + 1;
+    match log || whole <= LABELS_MAX {
+        true => whole.max(2),
+        false => LABELS_MAX,
+    }
+}
+
 /// From the least to the most, with some air; and whether it takes logarithms to see both.
 fn axis(values: impl Iterator<Item = f64> + Clone) -> (Range<f64>, bool) {
     let least = values.clone().fold(f64::INFINITY, f64::min);
@@ -134,5 +154,50 @@ fn axis(values: impl Iterator<Item = f64> + Clone) -> (Range<f64>, bool) {
         (least / 1.3..most * 1.3, true)
     } else {
         (least.min(0.0)..most * 1.1 + f64::MIN_POSITIVE, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text beside the axes of a plot of one curve.
+    fn written(points: Vec<(f64, f64)>) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("plot.svg");
+        let curve = Curve {
+            plot: "plot".to_owned(),
+            name: "curve".to_owned(),
+            x: "across".to_owned(),
+            y: "up".to_owned(),
+            points,
+        };
+        draw("plot", &[&curve], &file).unwrap();
+        let svg = fs::read_to_string(&file).unwrap();
+        let texts = svg.split("<text").skip(1);
+        let texts = texts.filter_map(|text| text.split_once('>')?.1.split_once("</text>"));
+        texts.map(|(text, _)| text.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_logarithmic_axis_names_decades() {
+        let texts = written((0..=4).map(|i| (10_f64.powi(i), f64::from(i))).collect());
+        for decade in ["1", "10", "100", "1,000", "10,000"] {
+            assert!(texts.iter().any(|text| text == decade), "{texts:?}");
+        }
+        assert!(
+            !texts.iter().any(|text| text.starts_with("3.16")),
+            "{texts:?}"
+        );
+    }
+
+    #[test]
+    fn a_short_axis_names_whole_numbers() {
+        let texts = written(vec![(1.0, 300.0), (2.0, 590.0)]);
+        assert!(
+            !texts.iter().any(|text| text == "0.5" || text == "1.5"),
+            "{texts:?}"
+        );
+        assert!(texts.iter().any(|text| text == "2"), "{texts:?}");
     }
 }
