@@ -82,6 +82,8 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
     // Logarithmic axes are drawn on a linear one of exponents: one kind of chart for all.
     let to = |log: bool, value: f64| if log { value.log10() } else { value };
     let range = |log: bool, range: Range<f64>| to(log, range.start)..to(log, range.end);
+    let (x, y) = (range(x_log, x), range(y_log, y));
+    let (x_labels, y_labels) = (labels(x_log, &x), labels(y_log, &y));
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     let failed = |error: &dyn std::fmt::Display| anyhow!("{error}");
     root.fill(&WHITE).map_err(|error| failed(&error))?;
@@ -90,7 +92,7 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
         .margin(12)
         .x_label_area_size(48)
         .y_label_area_size(72)
-        .build_cartesian_2d(range(x_log, x.clone()), range(y_log, y.clone()))
+        .build_cartesian_2d(x, y)
         .map_err(|error| failed(&error))?;
     let label = |log: bool, value: f64| {
         let value = if log { 10_f64.powf(value) } else { value };
@@ -99,8 +101,8 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
     chart
         .configure_mesh()
         .light_line_style(WHITE)
-        .x_labels(labels(x_log, &x))
-        .y_labels(labels(y_log, &y))
+        .x_labels(x_labels)
+        .y_labels(y_labels)
         .x_desc(first.x.as_str())
         .y_desc(first.y.as_str())
         .x_label_formatter(&|value| label(x_log, *value))
@@ -133,13 +135,9 @@ fn draw(heading: &str, curves: &[&Curve], path: &Path) -> Result<()> {
     root.present().map_err(|error| failed(&error))
 }
 
-/// How many values are written beside an axis: whole decades of a logarithmic one, whole numbers of a short one.
+/// How many values are written beside an axis, as it is drawn: whole decades of a logarithmic one, whole numbers of a short one.
 fn labels(log: bool, range: &Range<f64>) -> usize {
-    let ends = match log {
-        true => range.start.log10().ceil()..range.end.log10(),
-        false => range.clone(),
-    };
-    let whole = (ends.end - ends.start).floor() as usize + 1;
+    let whole = (range.end.floor() - range.start.ceil()) as usize + 1;
     match log || whole <= LABELS_MAX {
         true => whole.max(2),
         false => LABELS_MAX,

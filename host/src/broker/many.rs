@@ -83,17 +83,14 @@ impl Broker {
             if let Some(Err(_)) = answer {
                 continue;
             }
-            match (self.look_up(principal, request, now), &*answer) {
-                (
-                    Some(Hit::Fresh {
-                        token,
-                        max_lifetime,
-                    }),
-                    _,
-                ) => *answer = Some(Ok(issue(token, max_lifetime, now))),
+            match self.look_up(principal, request, now) {
+                Some(Hit::Fresh {
+                    token,
+                    max_lifetime,
+                }) => *answer = Some(Ok(issue(token, max_lifetime, now))),
                 // It is being renewed, or is the best there is: what was obtained just now.
-                (Some(Hit::Known { slot, .. }), Some(Ok(issued))) if stands(&slot, issued, now) => {
-                }
+                Some(Hit::Known { slot, .. }) if matches!(answer, Some(Ok(issued)) if stands(&slot, issued, now)) =>
+                    {}
                 _ => missing.push(at),
             }
         }

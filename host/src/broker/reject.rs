@@ -15,10 +15,16 @@ use crate::refresh::Want;
 /// When to try again where rejecting a token cannot help: long enough that a misconfigured resource drives nothing.
 const REJECTION_PAUSE: Duration = Duration::from_secs(30);
 
+/// The token stays, and another report before the pause is over changes nothing.
+const KEPT: RejectOutcome = RejectOutcome::Kept {
+    retry_after: REJECTION_PAUSE,
+};
+
 /// What becomes of a report.
 enum Judged {
-    Kept(Duration),
-    Replaced,
+    /// What there is is handed out.
+    Settled(RejectOutcome),
+    /// This one is to be replaced.
     Renew(Generation),
 }
 
@@ -50,13 +56,9 @@ impl Broker {
             self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
         }
         let (token, outcome) = match self.judge(slot, report, now).await {
-            Judged::Kept(retry_after) => {
+            Judged::Settled(outcome) => {
                 let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
-                (token, RejectOutcome::Kept { retry_after })
-            }
-            Judged::Replaced => {
-                let token = self.obtain(&entry, Duration::ZERO, [now; 2]).await?;
-                (token, RejectOutcome::AlreadyReplaced)
+                (token, outcome)
             }
             Judged::Renew(seen) => {
                 let want = Want {
@@ -64,17 +66,14 @@ impl Broker {
                     seen: Some(seen),
                 };
                 let token = self.wait(slot, want, now).await?;
-                if token.generation() == seen {
-                    // The issuer gave the same token again: another request would not change that.
-                    (
-                        token,
-                        RejectOutcome::Kept {
-                            retry_after: REJECTION_PAUSE,
-                        },
-                    )
+                // The issuer may give the same token again: another request would not change that.
+                let is_same = token.generation() == seen;
+                let outcome = if is_same {
+                    KEPT
                 } else {
-                    (token, RejectOutcome::Refreshed)
-                }
+                    RejectOutcome::Refreshed
+                };
+                (token, outcome)
             }
         };
         self.0.emit(&Event::TokenRejected {
@@ -91,18 +90,20 @@ impl Broker {
 
     async fn judge(&self, slot: &Slot, report: &RejectReport, now: UnixTime) -> Judged {
         let Some(generation) = Generation::from_number(report.generation) else {
-            return Judged::Kept(REJECTION_PAUSE);
+            return Judged::Settled(KEPT);
         };
         let is_current = slot
             .servable(now)
             .is_ok_and(|token| token.generation() == generation);
         if is_current && !self.is_dead(slot, report).await {
-            return Judged::Kept(REJECTION_PAUSE);
+            return Judged::Settled(KEPT);
         }
         match slot.reject(generation, now) {
             Ruling::Renew => Judged::Renew(generation),
-            Ruling::AlreadyReplaced => Judged::Replaced,
-            Ruling::Kept { retry_after } => Judged::Kept(retry_after.unwrap_or(REJECTION_PAUSE)),
+            Ruling::AlreadyReplaced => Judged::Settled(RejectOutcome::AlreadyReplaced),
+            Ruling::Kept { retry_after } => Judged::Settled(RejectOutcome::Kept {
+                retry_after: retry_after.unwrap_or(REJECTION_PAUSE),
+            }),
         }
     }
 

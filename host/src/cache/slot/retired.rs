@@ -80,14 +80,14 @@ fn wait_elsewhere(lingering: Lingering) {
     if waiting.is_none() {
         *waiting = begin();
     }
-    let Some(sender) = &*waiting else {
-        // The process may have no more threads: then this one's later looks free it, and the next is tried again.
-        Guard::new().defer_execute(move || drop(lingering.token));
-        return;
+    let left = match &*waiting {
+        Some(sender) => sender.send(lingering).err().map(|refused| refused.0),
+        None => Some(lingering),
     };
-    if let Err(refused) = sender.send(lingering) {
+    if let Some(left) = left {
+        // The process may have no more threads: then this one's later looks free it, and the next begins it anew.
         *waiting = None;
-        Guard::new().defer_execute(move || drop(refused.0.token));
+        Guard::new().defer_execute(move || drop(left.token));
     }
 }
 
