@@ -1,11 +1,9 @@
 //! The broker: the story of a token, a screen per verb.
 //!
 //! Here: what a caller asks (`token`, and beside it `tokens` in `many`, `reject`, `handle`, `watch`). Also beside it: how a
-//! broker is set up (`setup`) and goes on by itself (`background`), what operators do (`operate`, `credentials`, `upkeep`)
-//! and see (`look`, `listing`).
+//! broker is set up (`setup`), what operators do (`operate`, `credentials`, `upkeep`) and see (`look`, `listing`).
 
 mod assemble;
-mod background;
 mod credentials;
 mod handle;
 mod listing;
